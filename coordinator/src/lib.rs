@@ -1,0 +1,1 @@
+//! The coordinator: sweep → plan → publish → watch → collect → report.

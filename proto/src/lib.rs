@@ -1,0 +1,37 @@
+//! What the two sides of Bakeoff say to each other. Pure data and pure functions: no I/O, no async.
+//!
+//! Layout, along the data's way:
+//! - [`settings`]: how to generate and on which engine, as the sweep fixes it
+//! - [`model`]: which model, from where, formatted how
+//! - [`job`]: a cell (model × prompt × run) and a job (one model with its cells)
+//! - [`attempt`]: who holds a job, and when a job has been tried often enough
+//! - [`event`]: what a worker tells while it works (live display only)
+//! - [`record`]: the metrics record of a finished generation
+//! - [`failure`]: why a cell has no record, and whether trying again could help
+//! - [`document`]: the markdown file of one generation, written and read back
+//! - [`ledger`]: device memory by formula, checked before a byte is loaded
+//! - [`names`]: stream, subjects, buckets and object keys
+//! - [`digest`]: the hashes that identities are made of
+
+pub mod attempt;
+pub mod digest;
+pub mod document;
+pub mod event;
+pub mod failure;
+pub mod job;
+pub mod ledger;
+pub mod model;
+pub mod names;
+pub mod record;
+pub mod settings;
+
+pub use attempt::{Attempt, AttemptId, Claim, MAX_FRUITLESS_ATTEMPTS};
+pub use event::{JobEvent, JobPhase};
+pub use failure::{Disposition, Failure, FailureKind};
+pub use job::{Cell, CellId, Job, JobId, SweepName};
+pub use model::{Format, ModelSource, ModelSpec, Thinking};
+pub use record::{FinishReason, Metrics, MetricsRecord};
+pub use settings::{Dtype, EngineKind, EngineSettings, GenerationSettings, SamplingSource};
+
+/// Version of every JSON document this crate defines. A reader accepts its own version and older ones.
+pub const SCHEMA_VERSION: u32 = 1;

@@ -1,0 +1,1 @@
+//! The worker: pull → load → generate → store → ack.
