@@ -9,6 +9,7 @@
 //! - [`record`]: the metrics record of a finished generation
 //! - [`failure`]: why a cell has no record, and whether trying again could help
 //! - [`document`]: the markdown file of one generation, written and read back
+//! - [`shape`]: a model's sizes from its `config.json`, and what follows from them
 //! - [`ledger`]: device memory by formula, checked before a byte is loaded
 //! - [`names`]: stream, subjects, buckets and object keys
 //! - [`digest`]: the hashes that identities are made of
@@ -24,6 +25,7 @@ pub mod model;
 pub mod names;
 pub mod record;
 pub mod settings;
+pub mod shape;
 
 pub use attempt::{Attempt, AttemptId, Claim, MAX_FRUITLESS_ATTEMPTS};
 pub use event::{JobEvent, JobPhase};
@@ -32,6 +34,7 @@ pub use job::{Cell, CellId, Job, JobId, SweepName};
 pub use model::{Format, ModelSource, ModelSpec, Thinking};
 pub use record::{FinishReason, Metrics, MetricsRecord};
 pub use settings::{Dtype, EngineKind, EngineSettings, GenerationSettings, SamplingSource};
+pub use shape::{Architecture, ModelShape, ShapeError};
 
 /// Version of every JSON document this crate defines. A reader accepts its own version and older ones.
 pub const SCHEMA_VERSION: u32 = 1;
