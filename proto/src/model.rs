@@ -3,6 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// The models inside the engine: each a trained toy of one architecture.
+pub const BUILTIN_MODELS: [&str; 3] = ["tiny-qwen2", "tiny-qwen3", "tiny-qwen3-moe"];
+
 /// Where a model's files are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "from", rename_all = "lowercase")]

@@ -1,0 +1,283 @@
+//! What the store holds of a sweep, parsed and checked against itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bakeoff_proto::{
+    CellId, Failure, MetricsRecord, SCHEMA_VERSION, SweepName, digest, document, names,
+};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use serde::de::DeserializeOwned;
+
+use super::{Collected, orphans, rows};
+use crate::plan::{Plan, PlanError};
+
+/// Objects read at once.
+const PARALLEL: usize = 16;
+
+/// Why a sweep cannot be read from the store.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("the store has no sweep `{name}`{}", hint(.known))]
+    NoSuchSweep { name: SweepName, known: Vec<String> },
+    #[error("sweep.json of `{name}`: {source}")]
+    Plan { name: SweepName, source: PlanError },
+    #[error("the store failed: {0}")]
+    Store(#[from] object_store::Error),
+}
+
+fn hint(known: &[String]) -> String {
+    match known {
+        [] => ": it holds no sweep at all; check --store, or submit one first".to_owned(),
+        names => format!("; it holds {}", names.join(", ")),
+    }
+}
+
+/// The plan of a sweep.
+pub async fn plan(store: &dyn ObjectStore, name: &SweepName) -> Result<Plan, ReadError> {
+    match get(store, &names::plan_key(name)).await? {
+        Some(bytes) => {
+            Plan::from_json(&bytes).map_err(|source| ReadError::Plan { name: name.clone(), source })
+        }
+        None => {
+            let known = sweeps(store).await?.iter().map(SweepName::to_string).collect();
+            Err(ReadError::NoSuchSweep { name: name.clone(), known })
+        }
+    }
+}
+
+/// Every sweep in the store, by name.
+pub async fn sweeps(store: &dyn ObjectStore) -> Result<Vec<SweepName>, ReadError> {
+    let listing = store.list_with_delimiter(None).await?;
+    let mut found = Vec::new();
+    for folder in listing.common_prefixes {
+        let Some(Ok(name)) = folder.parts().next_back().map(|p| p.as_ref().parse::<SweepName>())
+        else {
+            continue;
+        };
+        if store.head(&Path::from(names::plan_key(&name))).await.is_ok() {
+            found.push(name);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Which cells have a record, and the latest generation at which each cell failed: enough to know
+/// what is open, without reading a record.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    pub recorded: BTreeSet<CellId>,
+    pub failed: BTreeMap<CellId, u32>,
+}
+
+/// Lists records and failures of a sweep; two listings, whatever its size.
+pub async fn progress(
+    store: &dyn ObjectStore,
+    name: &SweepName,
+) -> Result<Progress, object_store::Error> {
+    let mut progress = Progress::default();
+    for key in list(store, &names::records_prefix(name)).await? {
+        if let Some((cell, _)) = parse_name(&key) {
+            progress.recorded.insert(cell);
+        }
+    }
+    for key in list(store, &names::failures_prefix(name)).await? {
+        if let Some((cell, Some(generation))) = parse_name(&key) {
+            let latest = progress.failed.entry(cell).or_default();
+            *latest = generation.max(*latest);
+        }
+    }
+    Ok(progress)
+}
+
+/// Reads everything.
+pub async fn collect(
+    store: Arc<dyn ObjectStore>,
+    name: &SweepName,
+) -> Result<Collected, ReadError> {
+    let plan = plan(store.as_ref(), name).await?;
+    let keys = list(store.as_ref(), name.as_str()).await?;
+    let mut problems = Vec::new();
+
+    let planned: BTreeSet<&CellId> = plan.cells().map(|planned| &planned.cell.id).collect();
+    let (mut record_keys, mut failure_keys) = (Vec::new(), Vec::new());
+    for key in &keys {
+        match (parse_name(key), key.split('/').nth(1)) {
+            (Some((cell, None)), Some("metrics")) if planned.contains(&cell) => {
+                record_keys.push(key.clone());
+            }
+            (Some((cell, Some(_))), Some("failed")) if planned.contains(&cell) => {
+                failure_keys.push(key.clone());
+            }
+            _ => {}
+        }
+    }
+    let mut records = BTreeMap::new();
+    for (key, bytes) in get_all(&store, record_keys).await? {
+        match parse::<MetricsRecord>(&key, &bytes) {
+            Ok(record) if names::record_key(name, &record.cell) == key => {
+                records.insert(record.cell.clone(), record);
+            }
+            Ok(record) => problems.push(format!("{key} is the record of cell {}", record.cell)),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let mut failures: BTreeMap<CellId, Vec<Failure>> = BTreeMap::new();
+    for (key, bytes) in get_all(&store, failure_keys).await? {
+        match parse::<Failure>(&key, &bytes) {
+            Ok(failure) => failures.entry(failure.cell.clone()).or_default().push(failure),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    for history in failures.values_mut() {
+        history.sort_by_key(|failure| failure.generation);
+    }
+
+    let outputs = read_outputs(&store, &records, &mut problems).await?;
+    let telemetry = read_telemetry(&store, name, &records, &keys).await?;
+    let checks = read_checks(&store, name, &records, &keys).await?;
+    let text = |bytes: Bytes| String::from_utf8_lossy(&bytes).into_owned();
+    let reviews = get(store.as_ref(), &names::reviews_key(name)).await?.map(text);
+    let orphans = orphans::find(&plan, &records, &keys);
+    let rows = rows(&plan, &records, &failures);
+    problems.sort();
+    Ok(Collected {
+        plan,
+        rows,
+        records,
+        failures,
+        outputs,
+        telemetry,
+        checks,
+        reviews,
+        orphans,
+        problems,
+    })
+}
+
+async fn read_outputs(
+    store: &Arc<dyn ObjectStore>,
+    records: &BTreeMap<CellId, MetricsRecord>,
+    problems: &mut Vec<String>,
+) -> Result<BTreeMap<CellId, String>, object_store::Error> {
+    let read: Vec<_> = stream::iter(records.values())
+        .map(|record| async move {
+            let bytes = get(store.as_ref(), &record.document.key).await?;
+            Ok::<_, object_store::Error>((record, bytes))
+        })
+        .buffered(PARALLEL)
+        .try_collect()
+        .await?;
+    let mut outputs = BTreeMap::new();
+    for (record, bytes) in read {
+        let key = &record.document.key;
+        let Some(bytes) = bytes else {
+            problems.push(format!(
+                "{key} is missing, although the record of cell {} names it",
+                record.cell
+            ));
+            continue;
+        };
+        if digest::sha256_hex(&bytes) != record.document.sha256 {
+            problems.push(format!(
+                "{key} is not as it was stored: its SHA-256 differs from the record's"
+            ));
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        match document::output(&text, record.document.output_bytes) {
+            Some(output) => {
+                outputs.insert(record.cell.clone(), output.to_owned());
+            }
+            None => problems.push(format!("{key} is shorter than the output its record tells of")),
+        }
+    }
+    Ok(outputs)
+}
+
+async fn read_telemetry(
+    store: &Arc<dyn ObjectStore>,
+    name: &SweepName,
+    records: &BTreeMap<CellId, MetricsRecord>,
+    keys: &BTreeSet<String>,
+) -> Result<BTreeMap<CellId, String>, object_store::Error> {
+    let wanted = records.values().map(|record| {
+        (names::telemetry_key(name, &record.cell, &record.attempt), record.cell.clone())
+    });
+    read_texts(store, wanted.filter(|(key, _)| keys.contains(key)).collect()).await
+}
+
+async fn read_checks(
+    store: &Arc<dyn ObjectStore>,
+    name: &SweepName,
+    records: &BTreeMap<CellId, MetricsRecord>,
+    keys: &BTreeSet<String>,
+) -> Result<BTreeMap<CellId, String>, object_store::Error> {
+    let wanted = records.keys().map(|cell| (names::check_key(name, cell), cell.clone()));
+    read_texts(store, wanted.filter(|(key, _)| keys.contains(key)).collect()).await
+}
+
+async fn read_texts(
+    store: &Arc<dyn ObjectStore>,
+    wanted: BTreeMap<String, CellId>,
+) -> Result<BTreeMap<CellId, String>, object_store::Error> {
+    let texts = get_all(store, wanted.keys().cloned().collect()).await?;
+    let text = |bytes: Bytes| String::from_utf8_lossy(&bytes).into_owned();
+    Ok(texts.into_iter().map(|(key, bytes)| (wanted[&key].clone(), text(bytes))).collect())
+}
+
+fn parse<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, String> {
+    let value: serde_json::Value =
+        serde_json::from_slice(bytes).map_err(|error| format!("{key} is not JSON: {error}"))?;
+    let version = value.get("schema_version").and_then(serde_json::Value::as_u64);
+    if version.is_some_and(|version| version > u64::from(SCHEMA_VERSION)) {
+        return Err(format!("{key} comes from a newer version: this coordinator cannot read it"));
+    }
+    serde_json::from_value(value).map_err(|error| format!("{key} does not parse: {error}"))
+}
+
+/// `…/<cell>.json` or `…/<cell>.<generation>.json`.
+fn parse_name(key: &str) -> Option<(CellId, Option<u32>)> {
+    let stem = key.rsplit('/').next()?.strip_suffix(".json")?;
+    match stem.split_once('.') {
+        None => Some((CellId::parse(stem)?, None)),
+        Some((cell, generation)) => Some((CellId::parse(cell)?, Some(generation.parse().ok()?))),
+    }
+}
+
+/// All keys below a folder.
+pub async fn list(
+    store: &dyn ObjectStore,
+    folder: &str,
+) -> Result<BTreeSet<String>, object_store::Error> {
+    let prefix = Path::from(folder);
+    store.list(Some(&prefix)).map_ok(|meta| meta.location.to_string()).try_collect().await
+}
+
+/// One object; `None` if there is none.
+pub async fn get(store: &dyn ObjectStore, key: &str) -> Result<Option<Bytes>, object_store::Error> {
+    match store.get(&Path::from(key)).await {
+        Ok(result) => Ok(Some(result.bytes().await?)),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Several objects, in the order of their keys; those that vanished meanwhile are left out.
+async fn get_all(
+    store: &Arc<dyn ObjectStore>,
+    keys: Vec<String>,
+) -> Result<Vec<(String, Bytes)>, object_store::Error> {
+    let read: Vec<_> = stream::iter(keys)
+        .map(|key| async move {
+            let bytes = get(store.as_ref(), &key).await?;
+            Ok::<_, object_store::Error>(bytes.map(|bytes| (key, bytes)))
+        })
+        .buffered(PARALLEL)
+        .try_collect()
+        .await?;
+    Ok(read.into_iter().flatten().collect())
+}
