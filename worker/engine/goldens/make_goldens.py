@@ -1,7 +1,7 @@
 """Makes the golden files of the engine's tests, or with --check compares them with a fresh run.
 
     python -m venv venv && venv/bin/pip install -r requirements.txt
-    venv/bin/python make_goldens.py            # rewrite models/
+    venv/bin/python make_goldens.py            # rewrite models/ and templates/
     venv/bin/python make_goldens.py --check    # exit 1 where a fresh run differs
 
 Weights, prompts and greedy tokens must come out identical everywhere. Logits depend on the order
@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 import model_goldens
+import template_goldens
 
 HERE = Path(__file__).resolve().parent
 LOGIT_TOLERANCE = 1e-4
@@ -69,12 +70,16 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(1)
 
+    def make(root):
+        template_goldens.make(root / "templates", HERE / "tokenizers" / "qwen3")
+        model_goldens.make(root / "models")
+
     if not arguments.check:
-        model_goldens.make(HERE / "models")
+        make(HERE)
         return 0
     with tempfile.TemporaryDirectory() as fresh:
-        model_goldens.make(Path(fresh) / "models")
-        found = list(differences(HERE / "models", Path(fresh) / "models"))
+        make(Path(fresh))
+        found = [line for part in ("models", "templates") for line in differences(HERE / part, Path(fresh) / part)]
     print("\n".join(found) or "the golden files are what a fresh run makes")
     return 1 if found else 0
 
