@@ -4,7 +4,7 @@
 namespace {
 
 constexpr int kWarps = 8;
-constexpr StreamTuning kTuning = {104 * 1024, 256};
+constexpr StreamTuning kTuning[4] = {{92 * 1024, 256, 0}, {92 * 1024, 256, 0}, {110 * 1024, 256, 0}, {110 * 1024, 256, 0}};
 
 struct Rows {
     const uint4* weight;
@@ -31,7 +31,8 @@ __global__ void __launch_bounds__(WARPS * 32) norm_linear(NormLinear a, StreamSh
     const float squares = load_normed<WARPS>(a.h, planes, a.hidden, scratch);
     const float scale = rsqrtf(squares / a.hidden + a.eps);
     const InputF32 input = {reinterpret_cast<const float4*>(planes), a.hidden / 8};
-    bool let_go = false;
+    bool let_go = shape.early != 0;
+    if (let_go) let_successor_start();
     for (uint32_t unit = first; unit < end; unit += WARPS) {
         const float bias = a.bias && stream.lane == 0 ? __bfloat162float(a.bias[unit]) : 0.f;
         const float dot = warp_sum(segment_dot(stream, input, 0));
@@ -67,7 +68,8 @@ __global__ void __launch_bounds__(WARPS * 32) linear_residual(LinearResidual a, 
     }
     barrier_wait(&input_bar, 0);
     const InputBf16 input = {reinterpret_cast<const uint4*>(shared.input)};
-    bool let_go = false;
+    bool let_go = shape.early != 0;
+    if (let_go) let_successor_start();
     for (uint32_t unit = first; unit < end; unit += WARPS) {
         const float before = stream.lane == 0 ? __ldcg(a.h + unit) : 0.f;
         const float dot = warp_sum(segment_dot(stream, input, 0));
@@ -96,7 +98,8 @@ __global__ void __launch_bounds__(WARPS * 32) norm_gate_up(NormGateUp a, StreamS
     const float squares = load_normed<WARPS>(a.h, planes, a.hidden, scratch);
     const float scale = rsqrtf(squares / a.hidden + a.eps);
     const InputF32 input = {reinterpret_cast<const float4*>(planes), a.hidden / 8};
-    bool let_go = false;
+    bool let_go = shape.early != 0;
+    if (let_go) let_successor_start();
     for (uint32_t unit = first; unit < end; unit += WARPS) {
         const float gate_part = segment_dot(stream, input, 0);
         const float up_part = segment_dot(stream, input, 0);
@@ -112,13 +115,13 @@ __global__ void __launch_bounds__(WARPS * 32) norm_gate_up(NormGateUp a, StreamS
 }  // namespace
 
 extern "C" int bk_norm_linear(const NormLinear* a, const Target* t) {
-    return launch_stream<kWarps>(norm_linear<kWarps>, *a, *t, kTuning, a->rows, 1, a->hidden / 8, a->hidden * 4);
+    return BK_LAUNCH(norm_linear, 0, *a, *t, a->rows, 1, a->hidden / 8, a->hidden * 4);
 }
 
 extern "C" int bk_linear_residual(const LinearResidual* a, const Target* t) {
-    return launch_stream<kWarps>(linear_residual<kWarps>, *a, *t, kTuning, a->hidden, 1, a->inner / 8, a->inner * 2);
+    return BK_LAUNCH(linear_residual, a->inner > 8192 ? 2 : 1, *a, *t, a->hidden, 1, a->inner / 8, a->inner * 2);
 }
 
 extern "C" int bk_norm_gate_up(const NormGateUp* a, const Target* t) {
-    return launch_stream<kWarps>(norm_gate_up<kWarps>, *a, *t, kTuning, a->inter, 2, a->hidden / 8, a->hidden * 4);
+    return BK_LAUNCH(norm_gate_up, 3, *a, *t, a->inter, 2, a->hidden / 8, a->hidden * 4);
 }

@@ -5,7 +5,7 @@
 namespace {
 
 constexpr int kWarps = 8;
-constexpr StreamTuning kTuning = {104 * 1024, 256};
+constexpr StreamTuning kTuning[6] = {{}, {}, {}, {}, {110 * 1024, 256, 0}, {110 * 1024, 256, 0}};
 
 // One warp an expert. Each warp computes the norm itself: all lanes together hold the whole row.
 constexpr int kRouterWarps = 4;
@@ -163,7 +163,8 @@ __global__ void __launch_bounds__(WARPS * 32) expert_down(ExpertDown a, StreamSh
     }
     __syncthreads();
     const InputF32 input = {planes, vectors};
-    bool let_go = false;
+    bool let_go = shape.early != 0;
+    if (let_go) let_successor_start();
     for (uint32_t unit = first; unit < end; unit += WARPS) {
         const float before = stream.lane == 0 ? __ldcg(a.h + unit) : 0.f;
         float part = 0.f;
@@ -186,11 +187,11 @@ extern "C" int bk_router(const Router* a, const Target* t) {
 }
 
 extern "C" int bk_expert_gate_up(const ExpertGateUp* a, const Target* t) {
-    return launch_stream<kWarps>(expert_gate_up<kWarps>, *a, *t, kTuning, a->top_k * a->inter, 2, a->hidden / 8,
+    return BK_LAUNCH(expert_gate_up, 4, *a, *t, a->top_k * a->inter, 2, a->hidden / 8,
                                  a->hidden * 4);
 }
 
 extern "C" int bk_expert_down(const ExpertDown* a, const Target* t) {
-    return launch_stream<kWarps>(expert_down<kWarps>, *a, *t, kTuning, a->hidden, a->top_k, a->inter / 8,
+    return BK_LAUNCH(expert_down, 5, *a, *t, a->hidden, a->top_k, a->inter / 8,
                                  a->top_k * a->inter * 4);
 }

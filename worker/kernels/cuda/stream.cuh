@@ -56,6 +56,7 @@ struct StreamShape {
     uint32_t segment_vectors;
     uint32_t chunk_vectors;
     uint32_t stages;
+    uint32_t early;
 };
 
 // `Source` maps (unit, segment) to the address of that segment.
@@ -256,7 +257,20 @@ __device__ __forceinline__ void load_gamma(const bf16* gamma, float* planes, uin
 struct StreamTuning {
     uint32_t shared_bytes;
     uint32_t chunk_vectors;
+    uint32_t early;
 };
+
+#ifdef BK_TUNE
+struct Tune { StreamTuning t; int warps; };
+extern Tune g_tune[8];  // 0 norm_linear 1 residual small 2 residual large 3 gate_up 4 expert gate_up 5 expert down
+#define BK_LAUNCH(kernel, which, ...)                                                                     \
+    (g_tune[which].warps == 4    ? launch_stream<4>(kernel<4>, g_tune[which].t, __VA_ARGS__)              \
+     : g_tune[which].warps == 8  ? launch_stream<8>(kernel<8>, g_tune[which].t, __VA_ARGS__)              \
+     : g_tune[which].warps == 12 ? launch_stream<12>(kernel<12>, g_tune[which].t, __VA_ARGS__)            \
+                                 : launch_stream<16>(kernel<16>, g_tune[which].t, __VA_ARGS__))
+#else
+#define BK_LAUNCH(kernel, which, ...) launch_stream<kWarps>(kernel<kWarps>, kTuning[which], __VA_ARGS__)
+#endif
 
 inline uint32_t round_up(uint32_t v, uint32_t to) { return (v + to - 1) / to * to; }
 
@@ -264,7 +278,7 @@ inline uint32_t round_up(uint32_t v, uint32_t to) { return (v + to - 1) / to * t
 template <int WARPS>
 inline StreamShape plan_stream(uint32_t units, uint32_t segments, uint32_t segment_vectors, uint32_t input_bytes,
                                const StreamTuning& tuning, uint32_t* shared_bytes) {
-    StreamShape shape = {units, segments, segment_vectors, 0, 0};
+    StreamShape shape = {units, segments, segment_vectors, 0, 0, tuning.early};
     const uint32_t chunks = (segment_vectors + tuning.chunk_vectors - 1) / tuning.chunk_vectors;
     shape.chunk_vectors = round_up((segment_vectors + chunks - 1) / chunks, 8);
     const uint32_t bars = WARPS * kMaxStages * 8;
@@ -278,8 +292,8 @@ inline StreamShape plan_stream(uint32_t units, uint32_t segments, uint32_t segme
 }
 
 template <int WARPS, typename Args>
-inline cudaError_t launch_stream(void (*kernel)(Args, StreamShape), const Args& args, const Target& target,
-                                 const StreamTuning& tuning, uint32_t units, uint32_t segments,
+inline cudaError_t launch_stream(void (*kernel)(Args, StreamShape), const StreamTuning& tuning, const Args& args,
+                                 const Target& target, uint32_t units, uint32_t segments,
                                  uint32_t segment_vectors, uint32_t input_bytes) {
     uint32_t shared_bytes;
     const StreamShape shape = plan_stream<WARPS>(units, segments, segment_vectors, input_bytes, tuning, &shared_bytes);
