@@ -1,4 +1,10 @@
 //! The job queue and the object store, as both the coordinator and the worker use them.
 //!
-//! - [`queue`]: the traits [`queue::JobQueue`] and [`queue::Delivery`], and their errors
+//! - [`args`]: where broker and store are, and the credentials for them, as command-line arguments
+//! - [`queue`]: the traits [`queue::JobQueue`] and [`queue::Delivery`], NATS JetStream and the
+//!   in-process queue behind them
+//! - [`store`]: opens an object store, and creates objects so that a race has one winner
+//! - `test_servers` (feature `test-servers`): a real nats-server and a real S3 server for tests
+pub mod args;
 pub mod queue;
+pub mod store;

@@ -6,6 +6,9 @@
 //! - a delivery is a lease: without [`Delivery::progress`] it lapses and the job is delivered again;
 //! - acks do not fence: whoever works claims an attempt first ([`JobQueue::store_attempt`]).
 
+pub mod memory;
+pub mod nats;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -168,4 +171,20 @@ pub trait Delivery: Send + Sync {
 
     /// Ends the job for good; `reason` appears in the broker's advisory.
     async fn term(&self, reason: &str) -> Result<(), QueueError>;
+}
+
+/// Largest job message, in bytes: NATS's default `max_payload`, which every queue here keeps.
+pub const MAX_JOB_BYTES: usize = 1 << 20;
+
+/// A job as it travels.
+fn encode(job: &Job) -> Result<Vec<u8>, QueueError> {
+    serde_json::to_vec(job).map_err(|error| QueueError::Other {
+        operation: format!("encoding job {}", job.id),
+        message: error.to_string(),
+    })
+}
+
+fn too_large(job: &Job, bytes: usize, limit: usize) -> QueueError {
+    let what = format!("job {} ({}, {} cells)", job.id, job.model.display_id(), job.cells.len());
+    QueueError::TooLarge { what, bytes, limit }
 }

@@ -1,0 +1,131 @@
+//! Where broker and store are, as command-line arguments of both binaries.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// The NATS broker. `nats` is absent in the self-contained mode.
+#[derive(Clone, Default, Args)]
+#[command(next_help_heading = "Broker")]
+pub struct NatsArgs {
+    /// NATS server, such as nats://host:4222 or tls://host:4222; several are separated by commas
+    #[arg(long, env = "NATS_URL", hide_env_values = true, value_name = "URL")]
+    pub nats: Option<String>,
+
+    /// Credentials file (JWT and seed), as made by nsc
+    #[arg(long, env = "NATS_CREDS", value_name = "FILE")]
+    pub nats_creds: Option<PathBuf>,
+
+    /// File that holds an nkey seed
+    #[arg(long, env = "NATS_NKEY", value_name = "FILE")]
+    pub nats_nkey: Option<PathBuf>,
+
+    /// User name; the password comes from NATS_PASSWORD only, so that no process list shows it
+    #[arg(long, env = "NATS_USER", value_name = "NAME")]
+    pub nats_user: Option<String>,
+
+    #[arg(long, env = "NATS_PASSWORD", hide = true, hide_env_values = true)]
+    pub nats_password: Option<String>,
+
+    /// Certificate authority of the server, in PEM
+    #[arg(long, env = "NATS_CA", value_name = "FILE")]
+    pub nats_ca: Option<PathBuf>,
+
+    /// Client certificate for mutual TLS, in PEM
+    #[arg(long, env = "NATS_CERT", value_name = "FILE", requires = "nats_key")]
+    pub nats_cert: Option<PathBuf>,
+
+    /// Key of the client certificate, in PEM
+    #[arg(long, env = "NATS_KEY", value_name = "FILE", requires = "nats_cert")]
+    pub nats_key: Option<PathBuf>,
+
+    /// Seconds to try for the first connection
+    #[arg(long, env = "BAKEOFF_NATS_CONNECT_S", value_name = "SECONDS", default_value_t = 5)]
+    pub nats_connect_s: u64,
+}
+
+impl NatsArgs {
+    /// The server without any user or password in it, for messages and logs.
+    pub fn redacted_url(&self) -> String {
+        let servers = self.nats.as_deref().unwrap_or_default().split(',');
+        let shown: Vec<_> = servers.map(|server| redact(server.trim())).collect();
+        shown.join(",")
+    }
+}
+
+impl fmt::Debug for NatsArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NatsArgs")
+            .field("nats", &self.redacted_url())
+            .field("nats_creds", &self.nats_creds)
+            .field("nats_nkey", &self.nats_nkey)
+            .field("nats_user", &self.nats_user)
+            .field("nats_ca", &self.nats_ca)
+            .field("nats_cert", &self.nats_cert)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A URL without the user information before `@`.
+fn redact(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(s, r)| (s, r));
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}") }
+}
+
+/// The object store. Credentials for S3 come from the standard AWS_* variables.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Object store")]
+pub struct StoreArgs {
+    /// s3://bucket[/prefix], file:///dir, or a plain path
+    #[arg(long, env = "BAKEOFF_STORE", value_name = "URL")]
+    pub store: Option<String>,
+
+    /// Endpoint of an S3-compatible store, such as http://host:8333 (path-style)
+    #[arg(long, env = "AWS_ENDPOINT_URL", value_name = "URL")]
+    pub s3_endpoint: Option<String>,
+
+    /// Region of the bucket
+    #[arg(long, env = "AWS_REGION", value_name = "REGION")]
+    pub s3_region: Option<String>,
+
+    /// Credentials set by code instead of the environment.
+    #[arg(skip)]
+    pub static_credentials: Option<StaticCredentials>,
+}
+
+/// An access key, shown without its secret.
+#[derive(Clone)]
+pub struct StaticCredentials {
+    pub access_key_id: String,
+    pub secret_access_key: String,
+}
+
+impl fmt::Debug for StaticCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StaticCredentials")
+            .field("access_key_id", &self.access_key_id)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_shows_in_debug_output() {
+        let nats = NatsArgs {
+            nats: Some("nats://user:hunter2@a:4222, tls://b".into()),
+            nats_password: Some("hunter2".into()),
+            ..NatsArgs::default()
+        };
+        assert_eq!(nats.redacted_url(), "nats://a:4222,tls://b");
+        assert!(!format!("{nats:?}").contains("hunter2"));
+        let credentials =
+            StaticCredentials { access_key_id: "key".into(), secret_access_key: "hunter2".into() };
+        let store = StoreArgs { static_credentials: Some(credentials), ..StoreArgs::default() };
+        assert!(!format!("{store:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,143 @@
+//! From `s3://bucket[/prefix]`, `file:///dir` or a plain path to an object store that answers.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::AmazonS3Builder;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::prefix::PrefixStore;
+use object_store::{
+    BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig, path::Path,
+};
+use url::Url;
+
+use super::StoreError;
+use crate::args::StoreArgs;
+
+/// Nothing Bakeoff stores takes longer than this to send.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// The first question must be answered within this time, credentials included.
+const FIRST_ANSWER: Duration = Duration::from_secs(15);
+/// A key that nobody writes: reading it tells whether the store answers, without a right to list.
+const PROBE_KEY: &str = ".bakeoff-probe";
+
+/// Opens the store and asks it one question, so that a wrong endpoint, secret or bucket is told now.
+///
+/// # Errors
+/// Each with the value at fault and the next step; an unreachable store within seconds.
+pub async fn open(args: &StoreArgs) -> Result<Arc<dyn ObjectStore>, StoreError> {
+    let Some(url) = args.store.as_deref().map(str::trim).filter(|url| !url.is_empty()) else {
+        return Err(StoreError::BadUrl {
+            url: String::new(),
+            expected: "set --store (BAKEOFF_STORE) to s3://bucket[/prefix], file:///dir or a path"
+                .into(),
+        });
+    };
+    if let Some(place) = url.strip_prefix("s3://") {
+        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+        let store = s3(args, url, bucket, prefix.trim_matches('/'))?;
+        probe(store.as_ref()).await?;
+        return Ok(store);
+    }
+    if url == "memory://" || url == "memory:" {
+        return Ok(memory());
+    }
+    folder(folder_path(url)?)
+}
+
+/// A store that lives as long as the process, for tests and rehearsals.
+pub fn memory() -> Arc<dyn ObjectStore> {
+    Arc::new(InMemory::new())
+}
+
+fn s3(
+    args: &StoreArgs,
+    url: &str,
+    bucket: &str,
+    prefix: &str,
+) -> Result<Arc<dyn ObjectStore>, StoreError> {
+    let bad = |expected: String| StoreError::BadUrl { url: url.to_owned(), expected };
+    if bucket.is_empty() {
+        return Err(bad("the bucket is missing: write s3://bucket[/prefix]".into()));
+    }
+    let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
+    if let Some(endpoint) = &args.s3_endpoint {
+        builder = builder
+            .with_endpoint(endpoint.trim_end_matches('/'))
+            .with_allow_http(endpoint.starts_with("http://"));
+    }
+    if let Some(region) = &args.s3_region {
+        builder = builder.with_region(region);
+    }
+    if let Some(credentials) = &args.static_credentials {
+        builder = builder
+            .with_access_key_id(&credentials.access_key_id)
+            .with_secret_access_key(&credentials.secret_access_key);
+    }
+    let client = ClientOptions::new()
+        .with_timeout(REQUEST_TIMEOUT)
+        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_allow_http(args.s3_endpoint.as_deref().is_some_and(|e| e.starts_with("http://")));
+    // Long outages are the caller's to wait out, who knows whether a lease must be kept meanwhile.
+    let retry = RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(1),
+            base: 2.0,
+        },
+        max_retries: 2,
+        retry_timeout: Duration::from_secs(10),
+    };
+    let store = builder
+        .with_client_options(client)
+        .with_retry(retry)
+        .build()
+        .map_err(|error| bad(error.to_string()))?;
+    if prefix.is_empty() {
+        return Ok(Arc::new(store));
+    }
+    let prefix = Path::parse(prefix).map_err(|error| bad(error.to_string()))?;
+    Ok(Arc::new(PrefixStore::new(store, prefix)))
+}
+
+/// Reads a key that is not there: any other answer than "not there" is an error worth telling.
+async fn probe(store: &dyn ObjectStore) -> Result<(), StoreError> {
+    let key = Path::from(PROBE_KEY);
+    let Ok(answer) = tokio::time::timeout(FIRST_ANSWER, store.get(&key)).await else {
+        return Err(StoreError::Unreachable {
+            store: store.to_string(),
+            operation: "opening".into(),
+            message: format!("nothing within {} s", FIRST_ANSWER.as_secs()),
+        });
+    };
+    let Err(error) = answer else { return Ok(()) };
+    let absent = matches!(error, object_store::Error::NotFound { .. });
+    match StoreError::at(store, "opening", error) {
+        StoreError::Other { .. } if absent => Ok(()),
+        error => Err(error),
+    }
+}
+
+fn folder_path(url: &str) -> Result<PathBuf, StoreError> {
+    let bad = |expected: &str| StoreError::BadUrl { url: url.into(), expected: expected.into() };
+    if url.starts_with("file:") {
+        let parsed = Url::parse(url).map_err(|error| bad(&error.to_string()))?;
+        return parsed.to_file_path().map_err(|()| bad("write file:///absolute/folder"));
+    }
+    if let Some((scheme, _)) = url.split_once("://") {
+        return Err(bad(&format!(
+            "the scheme `{scheme}` is unknown: use s3://bucket[/prefix], file:///dir or a path"
+        )));
+    }
+    Ok(PathBuf::from(url))
+}
+
+fn folder(path: PathBuf) -> Result<Arc<dyn ObjectStore>, StoreError> {
+    let fail = |message: String| StoreError::Folder { path: path.display().to_string(), message };
+    std::fs::create_dir_all(&path).map_err(|error| fail(error.to_string()))?;
+    let store = LocalFileSystem::new_with_prefix(&path).map_err(|error| fail(error.to_string()))?;
+    Ok(Arc::new(store.with_automatic_cleanup(false)))
+}
