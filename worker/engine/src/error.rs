@@ -15,3 +15,9 @@ impl EngineError {
         Self { kind, message: message.into() }
     }
 }
+
+impl From<candle_core::Error> for EngineError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::new(FailureKind::Device, format!("the device refused an operation: {error}"))
+    }
+}

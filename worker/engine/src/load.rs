@@ -1,10 +1,17 @@
 //! Loading: from a model's files to an engine that generates.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, time::Instant};
 
-use bakeoff_proto::EngineSettings;
+use bakeoff_proto::{
+    EngineKind, EngineSettings, FailureKind,
+    ledger::{DeviceMemory, DoesNotFit, Ledger},
+};
+use candle_core::Device;
 
-use crate::{Engine, EngineError, source::ModelFiles};
+use crate::{
+    Engine, EngineError, config::ModelConfig, host, reference::Reference, source::ModelFiles,
+    stock::Stock, weights::Weights,
+};
 
 /// The device to load on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,7 +48,9 @@ pub struct Loaded {
     pub load_s: f64,
     /// Bytes of weights as stored.
     pub stored_bytes: u64,
-    pub ledger: bakeoff_proto::ledger::Ledger,
+    pub ledger: Ledger,
+    /// What identifies the weights in a fingerprint.
+    pub weights_sha256: String,
     /// Settings that changed arithmetic, each `on`, `off` or `n/a`, as this engine honoured them.
     pub effective: Effective,
 }
@@ -58,5 +67,124 @@ pub struct Effective {
     pub cuda_graph: &'static str,
 }
 
-/// Loads a model on a device. The ledger is computed and checked before a byte is loaded.
-pub type LoadFn = fn(&ModelFiles, &LoadOptions, OnLoad<'_>) -> Result<Loaded, EngineError>;
+/// Loads a model on a device. The ledger is computed and checked before a byte of weights is read.
+///
+/// # Errors
+/// A bad configuration or bad weights, a model that does not fit, a device or engine that this build
+/// does not have, a device that refuses, `on_progress` breaking.
+pub fn load(
+    files: &ModelFiles,
+    options: &LoadOptions,
+    on_progress: OnLoad<'_>,
+) -> Result<Loaded, EngineError> {
+    let config = ModelConfig::parse(&files.config)?;
+    if options.context == 0 {
+        return Err(EngineError::new(
+            FailureKind::InvalidRequest,
+            "the context to load for is 0 tokens: ask for prompt and output together",
+        ));
+    }
+    // A sequence beyond the model's context is refused when it is asked for, which leaves the
+    // others of the job alone.
+    let context = options.context.min(config.shape.max_context);
+    let target = Target::open(options)?;
+    let settings = target.effective_settings(&options.settings);
+    let ledger = Ledger::plan(&config.shape, &settings, context, 1, target.memory);
+    ledger.fits()?;
+
+    let weights =
+        Weights::open(&files.weights, settings.load_format, &files.config, &config.shape)?;
+    let started = Instant::now();
+    let (dtype, device) = (settings.dtype, &target.device);
+    let engine: Box<dyn Engine> = match target.engine {
+        Implementation::Reference => {
+            Box::new(Reference::load(&config, &weights, dtype, device, context, on_progress)?)
+        }
+        Implementation::Stock => {
+            Box::new(Stock::load(&config, &weights, dtype, device, context, on_progress)?)
+        }
+    };
+    device.synchronize()?;
+    let load_s = started.elapsed().as_secs_f64();
+    tracing::info!(model = files.id, engine = engine.name(), load_s, "model loaded");
+    Ok(Loaded {
+        effective: target.effective(),
+        engine,
+        load_s,
+        stored_bytes: weights.stored_bytes(),
+        ledger,
+        weights_sha256: weights.digest().to_owned(),
+    })
+}
+
+/// The engines that `auto` and the names in a sweep resolve to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Implementation {
+    Reference,
+    Stock,
+}
+
+/// Where a model is going to run, and by what.
+struct Target {
+    device: Device,
+    device_name: String,
+    memory: Option<DeviceMemory>,
+    engine: Implementation,
+}
+
+impl Target {
+    fn open(options: &LoadOptions) -> Result<Self, EngineError> {
+        let engine = match options.settings.engine {
+            EngineKind::Auto | EngineKind::Reference => Implementation::Reference,
+            EngineKind::Stock => Implementation::Stock,
+            EngineKind::Fused => {
+                return Err(unsupported(
+                    "the engine `fused` needs a build with the feature `cuda` and a CUDA device: \
+                     use `auto` or `reference`, or a worker built with `--features cuda`",
+                ));
+            }
+        };
+        match options.device {
+            DeviceChoice::Cpu => Ok(Self {
+                device: Device::Cpu,
+                device_name: host::cpu_name(),
+                memory: host::memory_bytes().map(DeviceMemory::host),
+                engine,
+            }),
+            DeviceChoice::Cuda(index) => Err(unsupported(format!(
+                "the device `cuda:{index}` needs a build with the feature `cuda`: use `cpu`, or a \
+                 worker built with `--features cuda`"
+            ))),
+        }
+    }
+
+    /// The settings with those off that have no meaning here, so that nothing is planned for them.
+    fn effective_settings(&self, settings: &EngineSettings) -> EngineSettings {
+        EngineSettings { flash_attn: false, cuda_graph: false, ..settings.clone() }
+    }
+
+    fn effective(&self) -> Effective {
+        Effective {
+            engine: match self.engine {
+                Implementation::Reference => "reference",
+                Implementation::Stock => "stock",
+            },
+            device: self.device_name.clone(),
+            driver: String::new(),
+            flash_attn: "n/a",
+            tf32: "n/a",
+            reduced_precision_reduction: "n/a",
+            cuda_graph: "n/a",
+        }
+    }
+}
+
+impl From<DoesNotFit> for EngineError {
+    fn from(error: DoesNotFit) -> Self {
+        Self::new(FailureKind::DoesNotFit, error.to_string())
+    }
+}
+
+fn unsupported(message: impl Into<String>) -> EngineError {
+    EngineError::new(FailureKind::Unsupported, message)
+}
