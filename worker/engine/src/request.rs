@@ -107,6 +107,8 @@ fn invalid(message: String) -> EngineError {
 mod tests {
     use super::*;
 
+    type Change = fn(&mut Request);
+
     const LIMITS: Limits = Limits { context: 100, model_context: 1000, vocab: 50 };
 
     fn request() -> Request {
@@ -135,7 +137,7 @@ mod tests {
     #[test]
     fn a_request_that_cannot_be_met_is_refused_with_the_value_at_fault() {
         assert!(LIMITS.check(&request()).is_ok());
-        let invalid: [(&str, fn(&mut Request)); 9] = [
+        let invalid: [(&str, Change); 9] = [
             ("max_new_tokens is 0", |r| r.max_new_tokens = 0),
             ("no tokens", |r| r.prompt_ids.clear()),
             ("token 50", |r| r.prompt_ids.push(50)),
@@ -156,7 +158,7 @@ mod tests {
     #[test]
     fn a_sequence_beyond_the_context_is_refused_with_both_lengths() {
         for change in [
-            (|r: &mut Request| r.max_new_tokens = 98) as fn(&mut Request),
+            (|r: &mut Request| r.max_new_tokens = 98) as Change,
             |r| r.max_new_tokens = usize::MAX,
             |r| r.prompt_ids = vec![1; 101],
         ] {

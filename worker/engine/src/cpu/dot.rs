@@ -133,10 +133,7 @@ fn rows<T: Stored, const LANES: usize>(
                 sums[0][lane] = mul_add(w[lane].widen(), v[lane], sums[0][lane]);
             }
         }
-        let mut total = 0.0;
-        for lane in 0..LANES {
-            total += (sums[0][lane] + sums[1][lane]) + (sums[2][lane] + sums[3][lane]);
-        }
+        let mut total: f32 = sums.as_flattened().iter().sum();
         for (w, v) in row_rest.iter().zip(x_rest) {
             total = mul_add(w.widen(), *v, total);
         }
