@@ -3,8 +3,8 @@
 
 namespace {
 
-constexpr int kWarps = 8;
-constexpr StreamTuning kTuning[4] = {{92 * 1024, 256, 0}, {92 * 1024, 256, 0}, {110 * 1024, 256, 0}, {110 * 1024, 256, 0}};
+constexpr int kWarps = 16;
+constexpr StreamTuning kTuning[4] = {{184 * 1024, 512, 1}, {184 * 1024, 512, 1}, {184 * 1024, 512, 1}, {184 * 1024, 512, 1}};
 
 struct Rows {
     const uint4* weight;

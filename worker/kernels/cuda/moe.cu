@@ -4,8 +4,8 @@
 
 namespace {
 
-constexpr int kWarps = 8;
-constexpr StreamTuning kTuning[6] = {{}, {}, {}, {}, {110 * 1024, 256, 0}, {110 * 1024, 256, 0}};
+constexpr int kWarps = 16;
+constexpr StreamTuning kTuning[6] = {{}, {}, {}, {}, {184 * 1024, 512, 1}, {184 * 1024, 512, 1}};
 
 // One warp an expert. Each warp computes the norm itself: all lanes together hold the whole row.
 constexpr int kRouterWarps = 4;

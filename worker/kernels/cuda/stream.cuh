@@ -274,20 +274,22 @@ extern Tune g_tune[8];  // 0 norm_linear 1 residual small 2 residual large 3 gat
 
 inline uint32_t round_up(uint32_t v, uint32_t to) { return (v + to - 1) / to * to; }
 
-// Cuts segments into even chunks and gives each warp as many stages as fit.
+// Cuts segments into even chunks, as large as leaves each warp two stages, and gives it as many
+// stages as fit.
 template <int WARPS>
 inline StreamShape plan_stream(uint32_t units, uint32_t segments, uint32_t segment_vectors, uint32_t input_bytes,
                                const StreamTuning& tuning, uint32_t* shared_bytes) {
     StreamShape shape = {units, segments, segment_vectors, 0, 0, tuning.early};
-    const uint32_t chunks = (segment_vectors + tuning.chunk_vectors - 1) / tuning.chunk_vectors;
-    shape.chunk_vectors = round_up((segment_vectors + chunks - 1) / chunks, 8);
-    const uint32_t bars = WARPS * kMaxStages * 8;
-    const uint32_t fixed = input_bytes + bars, stage = WARPS * shape.chunk_vectors * 16;
-    uint32_t stages = fixed < tuning.shared_bytes ? (tuning.shared_bytes - fixed) / stage : 0;
-    if (stages < 2) stages = 2;
-    if (stages > kMaxStages) stages = kMaxStages;
-    shape.stages = stages;
-    *shared_bytes = fixed + stages * stage;
+    const uint32_t fixed = input_bytes + WARPS * kMaxStages * 8;
+    for (uint32_t most = tuning.chunk_vectors; shape.stages < 2; most /= 2) {
+        const uint32_t chunks = (segment_vectors + most - 1) / most;
+        shape.chunk_vectors = round_up((segment_vectors + chunks - 1) / chunks, 8);
+        const uint32_t stage = WARPS * shape.chunk_vectors * 16;
+        shape.stages = fixed < tuning.shared_bytes ? (tuning.shared_bytes - fixed) / stage : 0;
+        if (shape.stages > kMaxStages) shape.stages = kMaxStages;
+        if (most <= 32 && shape.stages < 2) shape.stages = 2;
+        *shared_bytes = fixed + shape.stages * stage;
+    }
     return shape;
 }
 
