@@ -10,9 +10,6 @@
 #include "mma.cuh"
 
 namespace cg = cooperative_groups;
-#ifdef BK_TUNE
-extern int g_groups, g_cluster;
-#endif
 
 namespace {
 
@@ -319,11 +316,7 @@ __global__ void __launch_bounds__(kThreads) decode_attention(DecodeAttention a, 
 template <int HD>
 cudaError_t launch(const DecodeAttention& a, const Target& t) {
     const uint32_t shared_heads = a.heads / a.kv_heads;
-    uint32_t groups = (shared_heads + kHeads - 1) / kHeads;
-#ifdef BK_TUNE
-    if (g_groups) groups = g_groups;
-    const uint32_t kCluster = g_cluster;
-#endif
+    const uint32_t groups = (shared_heads + kHeads - 1) / kHeads;
     const dim3 grid(kCluster, a.kv_heads, groups);
     return launch_kernel(decode_attention<HD>, LaunchShape{grid, kThreads, sizeof(Shared<HD>), kCluster}, t, a, groups);
 }

@@ -3,8 +3,6 @@
 
 namespace {
 
-constexpr int kWarps = 16;
-constexpr StreamTuning kTuning[4] = {{184 * 1024, 512, 1}, {184 * 1024, 512, 1}, {184 * 1024, 512, 1}, {184 * 1024, 512, 1}};
 
 struct Rows {
     const uint4* weight;
@@ -31,16 +29,11 @@ __global__ void __launch_bounds__(WARPS * 32) norm_linear(NormLinear a, StreamSh
     const float squares = load_normed<WARPS>(a.h, planes, a.hidden, scratch);
     const float scale = rsqrtf(squares / a.hidden + a.eps);
     const InputF32 input = {reinterpret_cast<const float4*>(planes), a.hidden / 8};
-    bool let_go = shape.early != 0;
-    if (let_go) let_successor_start();
+    let_successor_start();
     for (uint32_t unit = first; unit < end; unit += WARPS) {
         const float bias = a.bias && stream.lane == 0 ? __bfloat162float(a.bias[unit]) : 0.f;
         const float dot = warp_sum(segment_dot(stream, input, 0));
         if (stream.lane == 0) a.out[unit] = fmaf(dot, scale, bias);
-        if (!let_go && stream.exhausted()) {
-            let_go = true;
-            let_successor_start();
-        }
     }
 }
 
@@ -68,16 +61,11 @@ __global__ void __launch_bounds__(WARPS * 32) linear_residual(LinearResidual a, 
     }
     barrier_wait(&input_bar, 0);
     const InputBf16 input = {reinterpret_cast<const uint4*>(shared.input)};
-    bool let_go = shape.early != 0;
-    if (let_go) let_successor_start();
+    let_successor_start();
     for (uint32_t unit = first; unit < end; unit += WARPS) {
         const float before = stream.lane == 0 ? __ldcg(a.h + unit) : 0.f;
         const float dot = warp_sum(segment_dot(stream, input, 0));
         if (stream.lane == 0) a.h[unit] = before + dot;
-        if (!let_go && stream.exhausted()) {
-            let_go = true;
-            let_successor_start();
-        }
     }
 }
 
@@ -98,30 +86,28 @@ __global__ void __launch_bounds__(WARPS * 32) norm_gate_up(NormGateUp a, StreamS
     const float squares = load_normed<WARPS>(a.h, planes, a.hidden, scratch);
     const float scale = rsqrtf(squares / a.hidden + a.eps);
     const InputF32 input = {reinterpret_cast<const float4*>(planes), a.hidden / 8};
-    bool let_go = shape.early != 0;
-    if (let_go) let_successor_start();
+    let_successor_start();
     for (uint32_t unit = first; unit < end; unit += WARPS) {
         const float gate_part = segment_dot(stream, input, 0);
         const float up_part = segment_dot(stream, input, 0);
         const float gate = warp_sum(gate_part) * scale, up = warp_sum(up_part) * scale;
         if (stream.lane == 0) a.out[unit] = __float2bfloat16(silu(gate) * up);
-        if (!let_go && stream.exhausted()) {
-            let_go = true;
-            let_successor_start();
-        }
     }
 }
 
 }  // namespace
 
 extern "C" int bk_norm_linear(const NormLinear* a, const Target* t) {
-    return BK_LAUNCH(norm_linear, 0, *a, *t, a->rows, 1, a->hidden / 8, a->hidden * 4);
+    if (many_warps(a->hidden)) return launch_stream<16>(norm_linear<16>, *a, *t, a->rows, 1, a->hidden / 8, a->hidden * 4);
+    return launch_stream<8>(norm_linear<8>, *a, *t, a->rows, 1, a->hidden / 8, a->hidden * 4);
 }
 
 extern "C" int bk_linear_residual(const LinearResidual* a, const Target* t) {
-    return BK_LAUNCH(linear_residual, a->inner > 8192 ? 2 : 1, *a, *t, a->hidden, 1, a->inner / 8, a->inner * 2);
+    if (many_warps(a->hidden)) return launch_stream<16>(linear_residual<16>, *a, *t, a->hidden, 1, a->inner / 8, a->inner * 2);
+    return launch_stream<8>(linear_residual<8>, *a, *t, a->hidden, 1, a->inner / 8, a->inner * 2);
 }
 
 extern "C" int bk_norm_gate_up(const NormGateUp* a, const Target* t) {
-    return BK_LAUNCH(norm_gate_up, 3, *a, *t, a->inter, 2, a->hidden / 8, a->hidden * 4);
+    if (many_warps(a->hidden)) return launch_stream<16>(norm_gate_up<16>, *a, *t, a->inter, 2, a->hidden / 8, a->hidden * 4);
+    return launch_stream<8>(norm_gate_up<8>, *a, *t, a->inter, 2, a->hidden / 8, a->hidden * 4);
 }

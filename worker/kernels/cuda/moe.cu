@@ -4,8 +4,6 @@
 
 namespace {
 
-constexpr int kWarps = 16;
-constexpr StreamTuning kTuning[6] = {{}, {}, {}, {}, {184 * 1024, 512, 1}, {184 * 1024, 512, 1}};
 
 // One warp an expert. Each warp computes the norm itself: all lanes together hold the whole row.
 constexpr int kRouterWarps = 4;
@@ -163,8 +161,7 @@ __global__ void __launch_bounds__(WARPS * 32) expert_down(ExpertDown a, StreamSh
     }
     __syncthreads();
     const InputF32 input = {planes, vectors};
-    bool let_go = shape.early != 0;
-    if (let_go) let_successor_start();
+    let_successor_start();
     for (uint32_t unit = first; unit < end; unit += WARPS) {
         const float before = stream.lane == 0 ? __ldcg(a.h + unit) : 0.f;
         float part = 0.f;
@@ -172,10 +169,6 @@ __global__ void __launch_bounds__(WARPS * 32) expert_down(ExpertDown a, StreamSh
             part += segment_dot(stream, input, slot * shape.segment_vectors);
         const float dot = warp_sum(part);
         if (stream.lane == 0) a.h[unit] = before + dot;
-        if (!let_go && stream.exhausted()) {
-            let_go = true;
-            let_successor_start();
-        }
     }
 }
 
@@ -187,11 +180,15 @@ extern "C" int bk_router(const Router* a, const Target* t) {
 }
 
 extern "C" int bk_expert_gate_up(const ExpertGateUp* a, const Target* t) {
-    return BK_LAUNCH(expert_gate_up, 4, *a, *t, a->top_k * a->inter, 2, a->hidden / 8,
+    if (many_warps(a->hidden)) return launch_stream<16>(expert_gate_up<16>, *a, *t, a->top_k * a->inter, 2, a->hidden / 8,
+                                 a->hidden * 4);
+    return launch_stream<8>(expert_gate_up<8>, *a, *t, a->top_k * a->inter, 2, a->hidden / 8,
                                  a->hidden * 4);
 }
 
 extern "C" int bk_expert_down(const ExpertDown* a, const Target* t) {
-    return BK_LAUNCH(expert_down, 5, *a, *t, a->hidden, a->top_k, a->inter / 8,
+    if (many_warps(a->hidden)) return launch_stream<16>(expert_down<16>, *a, *t, a->hidden, a->top_k, a->inter / 8,
+                                 a->top_k * a->inter * 4);
+    return launch_stream<8>(expert_down<8>, *a, *t, a->hidden, a->top_k, a->inter / 8,
                                  a->top_k * a->inter * 4);
 }

@@ -56,7 +56,6 @@ struct StreamShape {
     uint32_t segment_vectors;
     uint32_t chunk_vectors;
     uint32_t stages;
-    uint32_t early;
 };
 
 // `Source` maps (unit, segment) to the address of that segment.
@@ -252,25 +251,16 @@ __device__ __forceinline__ void load_gamma(const bf16* gamma, float* planes, uin
     }
 }
 
-// How much of a multiprocessor's shared memory a streaming kernel takes, and the largest chunk. Two
-// of these kernels (one draining, one filling) and the attention kernel must fit together.
-struct StreamTuning {
-    uint32_t shared_bytes;
-    uint32_t chunk_vectors;
-    uint32_t early;
-};
+// A streaming block takes most of a multiprocessor's shared memory. Two of a kernel's blocks must not
+// fit on one multiprocessor, or the scheduler doubles them there and leaves another idle; the
+// attention kernel's block must fit beside one, so that it can start while the projections drain.
+constexpr uint32_t kStreamShared = 184 * 1024;
+constexpr uint32_t kMostChunkVectors = 512;
 
-#ifdef BK_TUNE
-struct Tune { StreamTuning t; int warps; };
-extern Tune g_tune[8];  // 0 norm_linear 1 residual small 2 residual large 3 gate_up 4 expert gate_up 5 expert down
-#define BK_LAUNCH(kernel, which, ...)                                                                     \
-    (g_tune[which].warps == 4    ? launch_stream<4>(kernel<4>, g_tune[which].t, __VA_ARGS__)              \
-     : g_tune[which].warps == 8  ? launch_stream<8>(kernel<8>, g_tune[which].t, __VA_ARGS__)              \
-     : g_tune[which].warps == 12 ? launch_stream<12>(kernel<12>, g_tune[which].t, __VA_ARGS__)            \
-                                 : launch_stream<16>(kernel<16>, g_tune[which].t, __VA_ARGS__))
-#else
-#define BK_LAUNCH(kernel, which, ...) launch_stream<kWarps>(kernel<kWarps>, kTuning[which], __VA_ARGS__)
-#endif
+// Short rows finish too fast for few warps to keep enough of them in flight; long rows are better
+// left to few.
+inline bool many_warps(uint32_t hidden) { return hidden <= 2560; }
+
 
 inline uint32_t round_up(uint32_t v, uint32_t to) { return (v + to - 1) / to * to; }
 
@@ -278,14 +268,14 @@ inline uint32_t round_up(uint32_t v, uint32_t to) { return (v + to - 1) / to * t
 // stages as fit.
 template <int WARPS>
 inline StreamShape plan_stream(uint32_t units, uint32_t segments, uint32_t segment_vectors, uint32_t input_bytes,
-                               const StreamTuning& tuning, uint32_t* shared_bytes) {
-    StreamShape shape = {units, segments, segment_vectors, 0, 0, tuning.early};
+                               uint32_t* shared_bytes) {
+    StreamShape shape = {units, segments, segment_vectors, 0, 0};
     const uint32_t fixed = input_bytes + WARPS * kMaxStages * 8;
-    for (uint32_t most = tuning.chunk_vectors; shape.stages < 2; most /= 2) {
+    for (uint32_t most = kMostChunkVectors; shape.stages < 2; most /= 2) {
         const uint32_t chunks = (segment_vectors + most - 1) / most;
         shape.chunk_vectors = round_up((segment_vectors + chunks - 1) / chunks, 8);
         const uint32_t stage = WARPS * shape.chunk_vectors * 16;
-        shape.stages = fixed < tuning.shared_bytes ? (tuning.shared_bytes - fixed) / stage : 0;
+        shape.stages = fixed < kStreamShared ? (kStreamShared - fixed) / stage : 0;
         if (shape.stages > kMaxStages) shape.stages = kMaxStages;
         if (most <= 32 && shape.stages < 2) shape.stages = 2;
         *shared_bytes = fixed + shape.stages * stage;
@@ -294,11 +284,11 @@ inline StreamShape plan_stream(uint32_t units, uint32_t segments, uint32_t segme
 }
 
 template <int WARPS, typename Args>
-inline cudaError_t launch_stream(void (*kernel)(Args, StreamShape), const StreamTuning& tuning, const Args& args,
+inline cudaError_t launch_stream(void (*kernel)(Args, StreamShape), const Args& args,
                                  const Target& target, uint32_t units, uint32_t segments,
                                  uint32_t segment_vectors, uint32_t input_bytes) {
     uint32_t shared_bytes;
-    const StreamShape shape = plan_stream<WARPS>(units, segments, segment_vectors, input_bytes, tuning, &shared_bytes);
+    const StreamShape shape = plan_stream<WARPS>(units, segments, segment_vectors, input_bytes, &shared_bytes);
     const dim3 grid(units < target.sm_count ? units : target.sm_count);
     return launch_kernel(kernel, LaunchShape{grid, WARPS * 32, shared_bytes, 0}, target, args, shape);
 }
