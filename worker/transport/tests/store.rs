@@ -1,0 +1,143 @@
+//! One suite that every store passes: in memory, in a folder, and on a real S3 server.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bakeoff_transport::args::{StaticCredentials, StoreArgs};
+use bakeoff_transport::store::{self, Created, StoreError, create_if_absent};
+use bakeoff_transport::test_servers::{Fault, Proxy, S3Server, free_ports};
+use bytes::Bytes;
+use futures::future::join_all;
+use object_store::ObjectStore;
+
+async fn conforms(store: Arc<dyn ObjectStore>) {
+    // A race to create has one winner, and the others change nothing.
+    let contents: Vec<Bytes> = (0..8).map(|n| Bytes::from(format!("writer {n}"))).collect();
+    let tries = contents.iter().map(|c| create_if_absent(store.as_ref(), "s/metrics/a", c.clone()));
+    let outcomes: Vec<Created> = join_all(tries).await.into_iter().map(Result::unwrap).collect();
+    let winners: Vec<_> = (0..8).filter(|n| outcomes[*n] == Created::Ours).collect();
+    assert_eq!(winners.len(), 1, "{outcomes:?}");
+    let found = store::read(store.as_ref(), "s/metrics/a").await.unwrap().unwrap();
+    assert_eq!(found, contents[winners[0]]);
+
+    // Our own bytes are ours however often they are sent: an answer may have been lost.
+    let again = create_if_absent(store.as_ref(), "s/metrics/a", found).await.unwrap();
+    assert_eq!(again, Created::Ours);
+
+    store::write(store.as_ref(), "s/metrics/b", Bytes::from("1")).await.unwrap();
+    store::write(store.as_ref(), "s/metrics/b", Bytes::from("22")).await.unwrap();
+    store::write(store.as_ref(), "s/other", Bytes::from("")).await.unwrap();
+    let listed = store::list(store.as_ref(), "s/metrics").await.unwrap();
+    let names: Vec<_> = listed.iter().map(|m| (m.location.to_string(), m.size)).collect();
+    assert_eq!(names, [("s/metrics/a".into(), 8), ("s/metrics/b".into(), 2)]);
+
+    assert!(store::exists(store.as_ref(), "s/other").await.unwrap());
+    store::remove(store.as_ref(), "s/other").await.unwrap();
+    store::remove(store.as_ref(), "s/other").await.unwrap();
+    assert!(!store::exists(store.as_ref(), "s/other").await.unwrap());
+    assert!(store::read(store.as_ref(), "s/other").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn memory() {
+    conforms(store::memory()).await;
+}
+
+#[tokio::test]
+async fn folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("file://{}/new", folder.path().display());
+    conforms(store::open(&StoreArgs { store: Some(url), ..StoreArgs::default() }).await.unwrap())
+        .await;
+}
+
+/// One server for all: it takes a second to start.
+#[tokio::test(flavor = "multi_thread")]
+async fn s3() {
+    let mut server = S3Server::start();
+    conforms(store::open(&server.args("a/prefix")).await.unwrap()).await;
+    conforms(store::open(&server.args("")).await.unwrap()).await;
+    wrong_settings_are_told(&server).await;
+    a_lost_answer_is_resolved_by_reading_back(&server).await;
+    an_outage_ends_in_an_error_and_not_in_a_wait(&mut server).await;
+}
+
+async fn wrong_settings_are_told(server: &S3Server) {
+    let wrong = |secret: &str, bucket: &str| StoreArgs {
+        store: Some(format!("s3://{bucket}/x")),
+        static_credentials: Some(StaticCredentials {
+            access_key_id: S3Server::ACCESS_KEY_ID.into(),
+            secret_access_key: secret.into(),
+        }),
+        ..server.args("")
+    };
+    let error = store::open(&wrong("not the secret", S3Server::BUCKET)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Denied { .. }), "{error}");
+    assert!(error.to_string().contains("AWS_SECRET_ACCESS_KEY"), "{error}");
+    assert!(!error.to_string().contains("not the secret"), "{error}");
+
+    let error =
+        store::open(&wrong(S3Server::SECRET_ACCESS_KEY, "no-such-bucket")).await.unwrap_err();
+    assert!(matches!(error, StoreError::BucketMissing { .. }), "{error}");
+}
+
+async fn a_lost_answer_is_resolved_by_reading_back(server: &S3Server) {
+    let proxy = Proxy::start(server.port()).await.unwrap();
+    let endpoint = Some(format!("http://127.0.0.1:{}", proxy.port()));
+    let args = StoreArgs { s3_endpoint: endpoint, ..server.args("lost") };
+    let through = store::open(&args).await.unwrap();
+    proxy.set(Fault::DropAnswers);
+    let bytes = Bytes::from("committed, but nobody heard");
+    let lost = create_if_absent(through.as_ref(), "k", bytes.clone()).await;
+    assert!(lost.is_err(), "no answer came, yet the outcome was told: {lost:?}");
+    proxy.set(Fault::None);
+    let direct = store::open(&server.args("lost")).await.unwrap();
+    assert_eq!(store::read(direct.as_ref(), "k").await.unwrap().as_ref(), Some(&bytes));
+    assert_eq!(create_if_absent(through.as_ref(), "k", bytes).await.unwrap(), Created::Ours);
+    let other = create_if_absent(through.as_ref(), "k", Bytes::from("late")).await.unwrap();
+    assert_eq!(other, Created::AlreadyThere);
+}
+
+async fn an_outage_ends_in_an_error_and_not_in_a_wait(server: &mut S3Server) {
+    let open = store::open(&server.args("outage")).await.unwrap();
+    server.kill();
+    let started = Instant::now();
+    let error = create_if_absent(open.as_ref(), "k", Bytes::from("1")).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unreachable { .. }), "{error}");
+    assert!(error.is_transient());
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_wrong_endpoint_is_told_within_seconds() {
+    let [port] = free_ports();
+    let args = StoreArgs {
+        store: Some("s3://results".into()),
+        s3_endpoint: Some(format!("http://127.0.0.1:{port}")),
+        s3_region: None,
+        static_credentials: Some(StaticCredentials {
+            access_key_id: "k".into(),
+            secret_access_key: "s".into(),
+        }),
+    };
+    let started = Instant::now();
+    let error = store::open(&args).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unreachable { .. }), "{error}");
+    assert!(error.to_string().contains("AWS_ENDPOINT_URL"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_bad_url_is_told_with_what_was_expected() {
+    for (url, expected) in [
+        ("", "BAKEOFF_STORE"),
+        ("gs://bucket", "scheme `gs` is unknown"),
+        ("s3:///prefix", "bucket is missing"),
+        ("file://relative", "file:///absolute"),
+        ("/dev/null/x", "cannot be used as a store"),
+    ] {
+        let args = StoreArgs { store: Some(url.into()), ..StoreArgs::default() };
+        let error = store::open(&args).await.unwrap_err().to_string();
+        assert!(error.contains(expected), "{url}: {error}");
+    }
+}
