@@ -2,11 +2,31 @@
 //!
 //! Layout, along the data's way:
 //! - [`sweep`]: the TOML file, read and validated
+//! - [`hub`]: branches of hub models, resolved to commits
 //! - [`plan`]: its cells and jobs, frozen as `sweep.json`
+//! - [`forecast`]: what a plan needs: bytes, memory, hours, money
+//! - [`publish`]: its jobs onto the queue
+//! - [`watch`]: until every cell has a record or a failure
 //! - [`collect`]: what the store holds, as rows and as CSV
 //! - [`report`]: the rows as a document for people
+//! - [`results`]: both written beside what they are made from
+//!
+//! Around it:
+//! - [`commands`]: the command line, one file a command
+//! - [`connect`]: queue and store from flags and environment
+//! - [`error`]: which error ends with which exit code
+//! - [`logging`]: logs to stderr
 
 pub mod collect;
+pub mod commands;
+pub mod connect;
+pub mod error;
+pub mod forecast;
+pub mod hub;
+pub mod logging;
 pub mod plan;
+pub mod publish;
 pub mod report;
+pub mod results;
 pub mod sweep;
+pub mod watch;

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use bakeoff_proto::{
     CellId, Failure, MetricsRecord, SCHEMA_VERSION, SweepName, digest, document, names,
 };
+use bakeoff_transport::store::{self, StoreError};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::ObjectStore;
 use serde::de::DeserializeOwned;
 
-use super::{Collected, orphans, rows};
+use super::{Collected, Status, orphans, rows};
 use crate::plan::{Plan, PlanError};
 
 /// Objects read at once.
@@ -25,8 +25,8 @@ pub enum ReadError {
     NoSuchSweep { name: SweepName, known: Vec<String> },
     #[error("sweep.json of `{name}`: {source}")]
     Plan { name: SweepName, source: PlanError },
-    #[error("the store failed: {0}")]
-    Store(#[from] object_store::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 fn hint(known: &[String]) -> String {
@@ -38,7 +38,7 @@ fn hint(known: &[String]) -> String {
 
 /// The plan of a sweep.
 pub async fn plan(store: &dyn ObjectStore, name: &SweepName) -> Result<Plan, ReadError> {
-    match get(store, &names::plan_key(name)).await? {
+    match store::read(store, &names::plan_key(name)).await? {
         Some(bytes) => {
             Plan::from_json(&bytes).map_err(|source| ReadError::Plan { name: name.clone(), source })
         }
@@ -51,14 +51,17 @@ pub async fn plan(store: &dyn ObjectStore, name: &SweepName) -> Result<Plan, Rea
 
 /// Every sweep in the store, by name.
 pub async fn sweeps(store: &dyn ObjectStore) -> Result<Vec<SweepName>, ReadError> {
-    let listing = store.list_with_delimiter(None).await?;
+    let listing = store
+        .list_with_delimiter(None)
+        .await
+        .map_err(|error| StoreError::at(store, "listing the sweeps", error))?;
     let mut found = Vec::new();
     for folder in listing.common_prefixes {
         let Some(Ok(name)) = folder.parts().next_back().map(|p| p.as_ref().parse::<SweepName>())
         else {
             continue;
         };
-        if store.head(&Path::from(names::plan_key(&name))).await.is_ok() {
+        if store::exists(store, &names::plan_key(&name)).await? {
             found.push(name);
         }
     }
@@ -75,10 +78,7 @@ pub struct Progress {
 }
 
 /// Lists records and failures of a sweep; two listings, whatever its size.
-pub async fn progress(
-    store: &dyn ObjectStore,
-    name: &SweepName,
-) -> Result<Progress, object_store::Error> {
+pub async fn progress(store: &dyn ObjectStore, name: &SweepName) -> Result<Progress, StoreError> {
     let mut progress = Progress::default();
     for key in list(store, &names::records_prefix(name)).await? {
         if let Some((cell, _)) = parse_name(&key) {
@@ -92,6 +92,30 @@ pub async fn progress(
         }
     }
     Ok(progress)
+}
+
+/// The status of every cell in sweep order, without reading a record: only the failures of cells
+/// that have none are read, to tell failed from cancelled.
+pub async fn statuses(store: &dyn ObjectStore, plan: &Plan) -> Result<Vec<Status>, ReadError> {
+    let name = &plan.sweep.name;
+    let progress = progress(store, name).await?;
+    let mut statuses = Vec::with_capacity(plan.cell_count());
+    for planned in plan.cells() {
+        let cell = &planned.cell.id;
+        let status = match progress.failed.get(cell) {
+            _ if progress.recorded.contains(cell) => Status::Done,
+            None => Status::Pending,
+            Some(generation) => {
+                let key = names::failure_key(name, cell, *generation);
+                let bytes = store::read(store, &key).await?.unwrap_or_default();
+                // A failure that does not parse still is one.
+                parse::<Failure>(&key, &bytes)
+                    .map_or(Status::Failed, |failure| Status::of(false, Some(&failure)))
+            }
+        };
+        statuses.push(status);
+    }
+    Ok(statuses)
 }
 
 /// Reads everything.
@@ -141,7 +165,7 @@ pub async fn collect(
     let telemetry = read_telemetry(&store, name, &records, &keys).await?;
     let checks = read_checks(&store, name, &records, &keys).await?;
     let text = |bytes: Bytes| String::from_utf8_lossy(&bytes).into_owned();
-    let reviews = get(store.as_ref(), &names::reviews_key(name)).await?.map(text);
+    let reviews = store::read(store.as_ref(), &names::reviews_key(name)).await?.map(text);
     let orphans = orphans::find(&plan, &records, &keys);
     let rows = rows(&plan, &records, &failures);
     problems.sort();
@@ -163,11 +187,11 @@ async fn read_outputs(
     store: &Arc<dyn ObjectStore>,
     records: &BTreeMap<CellId, MetricsRecord>,
     problems: &mut Vec<String>,
-) -> Result<BTreeMap<CellId, String>, object_store::Error> {
+) -> Result<BTreeMap<CellId, String>, StoreError> {
     let read: Vec<_> = stream::iter(records.values())
         .map(|record| async move {
-            let bytes = get(store.as_ref(), &record.document.key).await?;
-            Ok::<_, object_store::Error>((record, bytes))
+            let bytes = store::read(store.as_ref(), &record.document.key).await?;
+            Ok::<_, StoreError>((record, bytes))
         })
         .buffered(PARALLEL)
         .try_collect()
@@ -203,7 +227,7 @@ async fn read_telemetry(
     name: &SweepName,
     records: &BTreeMap<CellId, MetricsRecord>,
     keys: &BTreeSet<String>,
-) -> Result<BTreeMap<CellId, String>, object_store::Error> {
+) -> Result<BTreeMap<CellId, String>, StoreError> {
     let wanted = records.values().map(|record| {
         (names::telemetry_key(name, &record.cell, &record.attempt), record.cell.clone())
     });
@@ -215,7 +239,7 @@ async fn read_checks(
     name: &SweepName,
     records: &BTreeMap<CellId, MetricsRecord>,
     keys: &BTreeSet<String>,
-) -> Result<BTreeMap<CellId, String>, object_store::Error> {
+) -> Result<BTreeMap<CellId, String>, StoreError> {
     let wanted = records.keys().map(|cell| (names::check_key(name, cell), cell.clone()));
     read_texts(store, wanted.filter(|(key, _)| keys.contains(key)).collect()).await
 }
@@ -223,7 +247,7 @@ async fn read_checks(
 async fn read_texts(
     store: &Arc<dyn ObjectStore>,
     wanted: BTreeMap<String, CellId>,
-) -> Result<BTreeMap<CellId, String>, object_store::Error> {
+) -> Result<BTreeMap<CellId, String>, StoreError> {
     let texts = get_all(store, wanted.keys().cloned().collect()).await?;
     let text = |bytes: Bytes| String::from_utf8_lossy(&bytes).into_owned();
     Ok(texts.into_iter().map(|(key, bytes)| (wanted[&key].clone(), text(bytes))).collect())
@@ -249,32 +273,20 @@ fn parse_name(key: &str) -> Option<(CellId, Option<u32>)> {
 }
 
 /// All keys below a folder.
-pub async fn list(
-    store: &dyn ObjectStore,
-    folder: &str,
-) -> Result<BTreeSet<String>, object_store::Error> {
-    let prefix = Path::from(folder);
-    store.list(Some(&prefix)).map_ok(|meta| meta.location.to_string()).try_collect().await
-}
-
-/// One object; `None` if there is none.
-pub async fn get(store: &dyn ObjectStore, key: &str) -> Result<Option<Bytes>, object_store::Error> {
-    match store.get(&Path::from(key)).await {
-        Ok(result) => Ok(Some(result.bytes().await?)),
-        Err(object_store::Error::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
+pub async fn list(store: &dyn ObjectStore, folder: &str) -> Result<BTreeSet<String>, StoreError> {
+    let found = store::list(store, folder).await?;
+    Ok(found.into_iter().map(|meta| meta.location.to_string()).collect())
 }
 
 /// Several objects, in the order of their keys; those that vanished meanwhile are left out.
 async fn get_all(
     store: &Arc<dyn ObjectStore>,
     keys: Vec<String>,
-) -> Result<Vec<(String, Bytes)>, object_store::Error> {
+) -> Result<Vec<(String, Bytes)>, StoreError> {
     let read: Vec<_> = stream::iter(keys)
         .map(|key| async move {
-            let bytes = get(store.as_ref(), &key).await?;
-            Ok::<_, object_store::Error>(bytes.map(|bytes| (key, bytes)))
+            let bytes = store::read(store.as_ref(), &key).await?;
+            Ok::<_, StoreError>(bytes.map(|bytes| (key, bytes)))
         })
         .buffered(PARALLEL)
         .try_collect()

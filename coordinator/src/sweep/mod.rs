@@ -142,6 +142,14 @@ pub fn parse(text: &str, origin: &str, folder: &Path) -> Result<Sweep, SweepErro
 const MAX_CELLS: usize = 100_000;
 
 impl Sweep {
+    /// Gives the sweep another name; a summary file that was named after it follows.
+    pub fn rename(&mut self, name: SweepName) {
+        if self.summary == default_summary(&self.name) {
+            self.summary = default_summary(&name);
+        }
+        self.name = name;
+    }
+
     /// Models × engines × prompts × runs.
     pub fn cell_count(&self) -> usize {
         let engines: usize = self.models.iter().map(|model| model.engines.len()).sum();
@@ -155,12 +163,16 @@ fn absolute(folder: &Path) -> PathBuf {
         .unwrap_or_else(|_| folder.to_path_buf())
 }
 
+fn default_summary(name: &SweepName) -> String {
+    format!("{name}_summary.csv")
+}
+
 /// Names in the sweep's folder that are taken.
 const RESERVED: [&str; 4] = ["sweep.json", "reviews.toml", "report.md", "report.html"];
 
 fn summary(top: &mut Section<'_>, name: &SweepName) -> Result<String, SweepError> {
     let Some(summary) = top.string("summary")? else {
-        return Ok(format!("{name}_summary.csv"));
+        return Ok(default_summary(name));
     };
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let fine = summary.len() <= 128

@@ -1,0 +1,77 @@
+//! The command line, one file a command.
+
+mod cancel;
+mod collect;
+mod delete;
+mod export;
+mod plan;
+mod retry;
+mod run;
+mod shared;
+mod status;
+mod submit;
+mod watch;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::Ending;
+use crate::logging::LogFormat;
+
+/// Compares models on code generation: runs a sweep over workers, collects, reports.
+#[derive(Debug, Parser)]
+#[command(name = "coordinator", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    /// How log lines on stderr look: text or json
+    #[arg(
+        long,
+        global = true,
+        env = "BAKEOFF_LOG_FORMAT",
+        default_value = "text",
+        hide_possible_values = true
+    )]
+    pub log_format: LogFormat,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  coordinator run                               the demo: three tiny models on this machine
+  coordinator run sweep.toml                    a sweep on this machine, results in ./bakeoff-results
+  coordinator plan sweep.toml --gpu h100        what it needs, before anything runs
+  coordinator submit sweep.toml --nats nats://broker:4222 --store s3://results
+  coordinator watch my-sweep --nats nats://broker:4222 --store s3://results
+  coordinator collect my-sweep --store s3://results
+
+Exit codes: 0 success; 1 failure; 2 usage or bad input; 3 the sweep finished with failed cells.";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Run(run::RunArgs),
+    Plan(plan::PlanArgs),
+    Submit(submit::SubmitArgs),
+    Watch(watch::WatchArgs),
+    Status(status::StatusArgs),
+    Cancel(cancel::CancelArgs),
+    Retry(retry::RetryArgs),
+    Collect(collect::CollectArgs),
+    Export(export::ExportArgs),
+    Delete(delete::DeleteArgs),
+}
+
+impl Command {
+    pub async fn execute(self) -> Result<Ending, anyhow::Error> {
+        match self {
+            Self::Run(args) => run::execute(args).await,
+            Self::Plan(args) => plan::execute(args).await,
+            Self::Submit(args) => submit::execute(args).await,
+            Self::Watch(args) => watch::execute(args).await,
+            Self::Status(args) => status::execute(args).await,
+            Self::Cancel(args) => cancel::execute(args).await,
+            Self::Retry(args) => retry::execute(args).await,
+            Self::Collect(args) => collect::execute(args).await,
+            Self::Export(args) => export::execute(args).await,
+            Self::Delete(args) => delete::execute(args).await,
+        }
+    }
+}

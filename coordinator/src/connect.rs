@@ -1,0 +1,131 @@
+//! Queue and store from flags and environment.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bakeoff_transport::args::{NatsArgs, StoreArgs};
+use bakeoff_transport::queue::nats::NatsQueue;
+use bakeoff_transport::queue::{JobQueue, QueueSettings};
+use bakeoff_transport::store;
+use clap::Args;
+use object_store::ObjectStore;
+
+use crate::error::BadInput;
+
+/// Where results go without `--store`, when everything runs on this machine.
+const LOCAL_RESULTS: &str = "./bakeoff-results";
+
+/// The store, for commands that need nothing else.
+#[derive(Debug, Args)]
+pub struct StoreOnly {
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+impl StoreOnly {
+    pub async fn store(&self) -> Result<OpenStore, anyhow::Error> {
+        OpenStore::open(&self.store).await
+    }
+
+    /// The store if one is named.
+    pub async fn store_if_named(&self) -> Result<Option<OpenStore>, anyhow::Error> {
+        match self.store.store {
+            Some(_) => Ok(Some(self.store().await?)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Broker and store.
+#[derive(Debug, Args)]
+pub struct Connections {
+    #[command(flatten)]
+    nats: NatsArgs,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+impl Connections {
+    pub async fn store(&self) -> Result<OpenStore, anyhow::Error> {
+        OpenStore::open(&self.store).await
+    }
+
+    /// The store named, or the folder where a run on this machine puts its results.
+    pub async fn store_or_local(&self) -> Result<OpenStore, anyhow::Error> {
+        let mut args = self.store.clone();
+        if args.store.is_none() && !self.has_queue() {
+            args.store = Some(LOCAL_RESULTS.to_owned());
+        }
+        OpenStore::open(&args).await
+    }
+
+    pub fn has_queue(&self) -> bool {
+        self.nats.nats.is_some()
+    }
+
+    pub async fn queue(&self) -> Result<Arc<dyn JobQueue>, anyhow::Error> {
+        if !self.has_queue() {
+            return Err(BadInput::error(
+                "no broker is named: give --nats URL or set NATS_URL (`coordinator run` works without one)",
+            ));
+        }
+        Ok(Arc::new(NatsQueue::connect(&self.nats).await?))
+    }
+}
+
+/// An open store, and how to tell people where something in it lies.
+#[derive(Debug, Clone)]
+pub struct OpenStore {
+    pub objects: Arc<dyn ObjectStore>,
+    /// `s3://bucket/prefix`, or the absolute path of a folder.
+    root: String,
+}
+
+impl OpenStore {
+    async fn open(args: &StoreArgs) -> Result<Self, anyhow::Error> {
+        let objects = store::open(args).await?;
+        let url = args.store.as_deref().unwrap_or_default().trim();
+        Ok(Self { objects, root: root(url) })
+    }
+
+    /// Where a key lies, as a person can open it.
+    pub fn location(&self, key: &str) -> String {
+        format!("{}/{key}", self.root.trim_end_matches('/'))
+    }
+}
+
+fn root(url: &str) -> String {
+    let path = match url.strip_prefix("file://") {
+        Some(path) => PathBuf::from(path),
+        None if url.contains("://") => return url.to_owned(),
+        None => PathBuf::from(url),
+    };
+    std::fs::canonicalize(&path).unwrap_or(path).display().to_string()
+}
+
+/// How the coordinator lays out the queue.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Queue")]
+pub struct QueueArgs {
+    /// Copies of the jobs stream in a NATS cluster
+    #[arg(long, value_name = "N", env = "BAKEOFF_STREAM_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    stream_replicas: u8,
+    /// Seconds after which a job whose worker is silent goes to another
+    #[arg(long, value_name = "SECONDS", env = "BAKEOFF_ACK_WAIT", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    ack_wait: u64,
+    /// Upper bound of the jobs stream in bytes; the server's own by default
+    #[arg(long, value_name = "BYTES", env = "BAKEOFF_STREAM_MAX_BYTES", value_parser = clap::value_parser!(i64).range(1..))]
+    stream_max_bytes: Option<i64>,
+}
+
+impl QueueArgs {
+    pub fn settings(&self) -> QueueSettings {
+        QueueSettings {
+            ack_wait: Duration::from_secs(self.ack_wait),
+            replicas: usize::from(self.stream_replicas),
+            max_bytes: self.stream_max_bytes,
+            ..QueueSettings::default()
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Writes what collecting made: the CSV and the report, beside the files they are made from.
+
+use std::sync::Arc;
+
+use bakeoff_proto::SweepName;
+use bakeoff_transport::store;
+use object_store::ObjectStore;
+
+use crate::collect::{Collected, csv, read};
+use crate::report;
+
+/// A file that was made: its key in the store and its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    pub key: String,
+    pub text: String,
+}
+
+/// The CSV first, then the report.
+pub fn render(collected: &Collected) -> Vec<Output> {
+    let sweep = &collected.plan.sweep;
+    let output = |file: &str, text| Output { key: format!("{}/{file}", sweep.name), text };
+    vec![
+        output(&sweep.summary, csv::render(collected)),
+        output("report.md", report::render_markdown(collected)),
+    ]
+}
+
+/// Collects a sweep and stores CSV and report. What is unchanged is not written again.
+pub async fn collect_and_store(
+    objects: &Arc<dyn ObjectStore>,
+    name: &SweepName,
+) -> Result<(Collected, Vec<Output>), anyhow::Error> {
+    let collected = read::collect(Arc::clone(objects), name).await?;
+    let outputs = render(&collected);
+    for output in &outputs {
+        let stored = store::read(objects.as_ref(), &output.key).await?;
+        if stored.as_deref() != Some(output.text.as_bytes()) {
+            store::write(objects.as_ref(), &output.key, output.text.clone().into()).await?;
+        }
+    }
+    Ok((collected, outputs))
+}

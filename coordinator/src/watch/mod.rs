@@ -1,0 +1,279 @@
+//! Waits for a sweep to end and shows how it goes. The store alone decides when that is; events
+//! make it lively, and the queue tells whether anybody is at work.
+
+pub mod board;
+mod display;
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bakeoff_proto::{JobEvent, JobId, JobPhase};
+use bakeoff_transport::queue::{JobQueue, QueueSettings};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use object_store::ObjectStore;
+
+use crate::collect::read::{self, Progress};
+use crate::plan::Plan;
+use crate::publish::{self, Scope};
+use board::Board;
+use display::Display;
+
+/// How often the store is listed when no event asks for it.
+const STORE_INTERVAL: Duration = Duration::from_secs(3);
+/// An event that promises a change lets the store be listed at once, but not more often than this.
+const STORE_MIN_INTERVAL: Duration = Duration::from_millis(250);
+const QUEUE_INTERVAL: Duration = Duration::from_secs(2);
+/// So many looks at the queue in a row must agree before a person is told.
+const LOOKS: u32 = 3;
+/// A warning that still holds is repeated after this time.
+const REPEAT: Duration = Duration::from_secs(60);
+
+/// How to watch.
+#[derive(Debug, Clone)]
+pub struct WatchOptions {
+    /// Publish a job again that is neither queued nor settled (its broker lost it, say).
+    pub republish: Option<QueueSettings>,
+    /// The queue is inside this process: its worker need not be looked for.
+    pub embedded: bool,
+}
+
+/// How watching ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watched {
+    /// Every cell is settled.
+    Finished,
+    /// The sweep goes on without us.
+    Interrupted,
+}
+
+/// Watches until every cell is settled, or until `interrupt` completes.
+pub async fn watch(
+    queue: Arc<dyn JobQueue>,
+    store: Arc<dyn ObjectStore>,
+    plan: &Plan,
+    options: &WatchOptions,
+    interrupt: impl Future<Output = ()>,
+) -> Result<Watched, anyhow::Error> {
+    let mut watch = Watch::new(queue, store, plan, options);
+    let mut events = watch.events().await;
+    let mut tick = tokio::time::interval(STORE_MIN_INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    tokio::pin!(interrupt);
+    loop {
+        tokio::select! {
+            () = &mut interrupt => {
+                watch.display.close();
+                return Ok(Watched::Interrupted);
+            }
+            event = events.next() => match event {
+                Some(event) => watch.on_event(&event),
+                // The subscription ended; the store is listed anyway.
+                None => events = futures::stream::pending().boxed(),
+            },
+            _ = tick.tick() => {
+                if watch.look().await? {
+                    watch.display.close();
+                    return Ok(Watched::Finished);
+                }
+            }
+        }
+    }
+}
+
+struct Watch<'a> {
+    queue: Arc<dyn JobQueue>,
+    store: Arc<dyn ObjectStore>,
+    plan: &'a Plan,
+    options: &'a WatchOptions,
+    board: Board,
+    display: Display,
+    progress: Progress,
+    store_due: Instant,
+    queue_due: Instant,
+    idle: Repeated,
+    lost: Repeated,
+    store_trouble: Repeated,
+}
+
+impl<'a> Watch<'a> {
+    fn new(
+        queue: Arc<dyn JobQueue>,
+        store: Arc<dyn ObjectStore>,
+        plan: &'a Plan,
+        options: &'a WatchOptions,
+    ) -> Self {
+        let board = Board::new(plan);
+        let display = Display::new(&board);
+        let now = Instant::now();
+        Self {
+            queue,
+            store,
+            plan,
+            options,
+            board,
+            display,
+            progress: Progress::default(),
+            store_due: now,
+            queue_due: now + QUEUE_INTERVAL,
+            idle: Repeated::default(),
+            lost: Repeated::default(),
+            store_trouble: Repeated::default(),
+        }
+    }
+
+    async fn events(&self) -> BoxStream<'static, JobEvent> {
+        match self.queue.events(&self.plan.sweep.name).await {
+            Ok(events) => events,
+            Err(error) => {
+                self.display.warn(&format!("no live events: {error}"));
+                futures::stream::pending().boxed()
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: &JobEvent) {
+        if let Some(told) = self.board.apply(event) {
+            self.display.tell(&told);
+        }
+        if matches!(
+            event.phase,
+            JobPhase::CellDone { .. }
+                | JobPhase::CellFailed { .. }
+                | JobPhase::Done
+                | JobPhase::Failed { .. }
+                | JobPhase::Cancelled
+        ) {
+            self.store_due = Instant::now();
+        }
+        self.display.refresh(&self.board);
+    }
+
+    /// Looks at store and queue where it is time. True when the sweep has ended.
+    async fn look(&mut self) -> Result<bool, anyhow::Error> {
+        if Instant::now() >= self.store_due {
+            self.store_due = Instant::now() + STORE_INTERVAL;
+            if self.look_at_store().await? {
+                return Ok(true);
+            }
+        }
+        if Instant::now() >= self.queue_due {
+            self.queue_due = Instant::now() + QUEUE_INTERVAL;
+            self.look_at_queue().await;
+        }
+        Ok(false)
+    }
+
+    async fn look_at_store(&mut self) -> Result<bool, anyhow::Error> {
+        match read::progress(self.store.as_ref(), &self.plan.sweep.name).await {
+            Ok(progress) => {
+                self.store_trouble.clear();
+                self.progress = progress;
+                self.board.update(&self.progress);
+                self.display.refresh(&self.board);
+                match publish::settled(self.queue.as_ref(), self.plan, &self.progress).await {
+                    Ok(settled) => Ok(settled),
+                    Err(error) => {
+                        if self.store_trouble.due(LOOKS) {
+                            self.display.warn(&error.to_string());
+                        }
+                        Ok(false)
+                    }
+                }
+            }
+            // Workers retry for minutes; a watcher that gave up at once would tell a sweep dead
+            // that is not.
+            Err(error) => {
+                if self.store_trouble.due(LOOKS) {
+                    self.display.warn(&format!("the store does not answer: {error}"));
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    async fn look_at_queue(&mut self) {
+        if self.options.embedded {
+            return;
+        }
+        let (stats, open) =
+            match futures::join!(self.queue.stats(), self.queue.open_jobs(&self.plan.sweep.name)) {
+                (Ok(stats), Ok(open)) => (stats, open),
+                (Err(error), _) | (_, Err(error)) => {
+                    if self.idle.due(LOOKS) {
+                        self.display.warn(&error.to_string());
+                    }
+                    return;
+                }
+            };
+        if stats.waiting_workers == 0 && stats.in_flight == 0 && !open.is_empty() {
+            if self.idle.due(LOOKS) {
+                self.display.warn(&format!(
+                    "{} {} waiting and no worker is pulling: start one with `worker run --nats … --store …`",
+                    open.len(),
+                    if open.len() == 1 { "job is" } else { "jobs are" }
+                ));
+            }
+        } else {
+            self.idle.clear();
+        }
+        self.look_for_lost_jobs(open).await;
+    }
+
+    /// Jobs with open cells that the queue does not know.
+    async fn look_for_lost_jobs(&mut self, open: Vec<JobId>) {
+        let open: BTreeSet<JobId> = open.into_iter().collect();
+        // The store first: a job that ended a moment ago has left the queue but may not be listed.
+        let Ok(progress) = read::progress(self.store.as_ref(), &self.plan.sweep.name).await else {
+            return;
+        };
+        let (work, _) = publish::work(self.plan, &progress, Scope::Open);
+        let lost = work.iter().filter(|job| !open.contains(&job.id)).count();
+        if lost == 0 {
+            self.lost.clear();
+            return;
+        }
+        if !self.lost.due(LOOKS) {
+            return;
+        }
+        let Some(settings) = &self.options.republish else {
+            self.display.warn(&format!(
+                "{lost} of the jobs are neither queued nor done: publish them again with `coordinator submit`"
+            ));
+            return;
+        };
+        let (queue, store) = (self.queue.as_ref(), self.store.as_ref());
+        match publish::publish(queue, store, self.plan, settings, Scope::Open).await {
+            Ok(outcome) => self.display.warn(&format!(
+                "{lost} of the jobs were neither queued nor done; {} published again",
+                outcome.published
+            )),
+            Err(error) => self.display.warn(&format!("{error:#}")),
+        }
+    }
+}
+
+/// A condition that is told once it has held for several looks, and again after a while.
+#[derive(Debug, Default)]
+struct Repeated {
+    looks: u32,
+    told: Option<Instant>,
+}
+
+impl Repeated {
+    fn due(&mut self, looks: u32) -> bool {
+        self.looks += 1;
+        let silent = self.told.is_none_or(|told| told.elapsed() >= REPEAT);
+        if self.looks >= looks && silent {
+            self.told = Some(Instant::now());
+            return true;
+        }
+        false
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
