@@ -76,7 +76,8 @@ fn nvcc() -> PathBuf {
 fn compile(nvcc: &Path, source: &Path, object: &Path) {
     run(Command::new(nvcc)
         .args(["-std=c++17", "-O3", "-gencode=arch=compute_90a,code=sm_90a", "-Xcompiler=-fPIC"])
-        .args(["-Xcompiler=-fno-exceptions", "-c", "-o"])
+        // Nothing of the C++ runtime may be needed: the final link is rustc's.
+        .args(["-Xcompiler=-fno-exceptions,-fno-threadsafe-statics", "-c", "-o"])
         .arg(object)
         .arg(source));
 }
