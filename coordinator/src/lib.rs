@@ -8,7 +8,10 @@
 //! - [`publish`]: its jobs onto the queue
 //! - [`watch`]: until every cell has a record or a failure
 //! - [`collect`]: what the store holds, as rows and as CSV
-//! - [`report`]: the rows as a document for people
+//! - [`quality`]: outputs read for evidence, [`check`]: what executing them found
+//! - [`review`]: what people say of them
+//! - [`sizing`]: which GPU holds which model; [`stats`]: intervals and pass@k
+//! - [`report`]: all of it as documents for people and as data
 //! - [`results`]: both written beside what they are made from
 //!
 //! Around it:
@@ -17,6 +20,7 @@
 //! - [`error`]: which error ends with which exit code
 //! - [`logging`]: logs to stderr
 
+pub mod check;
 pub mod collect;
 pub mod commands;
 pub mod connect;
@@ -26,7 +30,11 @@ pub mod hub;
 pub mod logging;
 pub mod plan;
 pub mod publish;
+pub mod quality;
 pub mod report;
 pub mod results;
+pub mod review;
+pub mod sizing;
+pub mod stats;
 pub mod sweep;
 pub mod watch;

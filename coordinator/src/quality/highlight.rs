@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn nothing_is_lost() {
-        let code = "async def f(x: int) -> str:\n    return f\"{x!r} & {1.5}\"\n\nif True: pass\n(((";
+        let code =
+            "async def f(x: int) -> str:\n    return f\"{x!r} & {1.5}\"\n\nif True: pass\n(((";
         let html = python_html(code);
         let tag = regex::Regex::new("</?i[^>]*>").unwrap();
         assert_eq!(tag.replace_all(&html, ""), escape(code));

@@ -61,9 +61,13 @@ pub enum RubricError {
     Nothing { rubric: String, item: String },
     #[error("item `{item}` of rubric `{rubric}` has weight {weight}: it must be above 0")]
     Weight { rubric: String, item: String, weight: f64 },
-    #[error("the query of item `{item}` of rubric `{rubric}` is wrong in its line {line}: {message}")]
+    #[error(
+        "the query of item `{item}` of rubric `{rubric}` is wrong in its line {line}: {message}"
+    )]
     Query { rubric: String, item: String, line: usize, message: String },
-    #[error("the query of item `{item}` of rubric `{rubric}` has no capture `@evidence`: mark the node that proves it")]
+    #[error(
+        "the query of item `{item}` of rubric `{rubric}` has no capture `@evidence`: mark the node that proves it"
+    )]
     NoEvidence { rubric: String, item: String },
     #[error("the `{key}` pattern of item `{item}` of rubric `{rubric}` is wrong: {message}")]
     Pattern { rubric: String, item: String, key: &'static str, message: String },
@@ -176,9 +180,8 @@ mod tests {
             let rubric = Rubric::parse(&format!("name = \"r\"\n{text}"))?;
             Compiled::new(rubric).map(|_| ())
         };
-        let item = |rest: &str| {
-            format!("[[items]]\nid = \"a\"\ntitle = \"A\"\ngroup = \"g\"\n{rest}\n")
-        };
+        let item =
+            |rest: &str| format!("[[items]]\nid = \"a\"\ntitle = \"A\"\ngroup = \"g\"\n{rest}\n");
         let message = |text: &str| compile(text).expect_err(text).to_string();
         assert!(message("items = []").contains("no items"));
         assert!(message(&item("")).contains("looks for nothing"));

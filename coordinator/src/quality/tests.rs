@@ -22,8 +22,11 @@ fn check_samples(rubric: &str, samples: &str) {
         assert!(sample.positive.len() >= 2 || sample.negative.len() >= 3, "{}", item.id);
         for (texts, expected) in [(&sample.positive, true), (&sample.negative, false)] {
             for text in texts {
-                let output =
-                    if text.contains('`') { text.clone() } else { format!("```python\n{text}\n```\n") };
+                let output = if text.contains('`') {
+                    text.clone()
+                } else {
+                    format!("```python\n{text}\n```\n")
+                };
                 let analysis = analyse(Some(&compiled), &output);
                 let finding = analysis.findings.iter().find(|f| f.item == item.id).unwrap();
                 if finding.evidence.is_empty() == expected {
@@ -51,9 +54,8 @@ fn evidence_names_the_line_of_the_output() {
     let compiled = Compiled::new(Rubric::shipped("python-service").unwrap()).unwrap();
     let output = "<think>\nlet me see\n</think>\nHere:\n\n```python\nimport x\napp = FastAPI()\n```\n\nRun `uvicorn a:app`.\n";
     let analysis = analyse(Some(&compiled), output);
-    let evidence = |id: &str| {
-        analysis.findings.iter().find(|f| f.item == id).unwrap().evidence.clone()
-    };
+    let evidence =
+        |id: &str| analysis.findings.iter().find(|f| f.item == id).unwrap().evidence.clone();
     assert_eq!(evidence("app"), [Evidence { line: 8, text: "app = FastAPI()".into() }]);
     assert_eq!(evidence("run")[0].line, 11);
     let line = output.lines().nth(7).unwrap();
@@ -82,9 +84,12 @@ fn odd_outputs_are_analysed_all_the_same() {
     let garbage: String = (0..20_000u32)
         .filter_map(|i| char::from_u32(i.wrapping_mul(2_654_435_761) % 0x11_0000))
         .collect();
-    for output in ["", "\u{0}\u{1}\u{fffd}", &long_line, &garbage, "```", "~~~\n```\n", &"`".repeat(9)] {
+    for output in
+        ["", "\u{0}\u{1}\u{fffd}", &long_line, &garbage, "```", "~~~\n```\n", &"`".repeat(9)]
+    {
         let analysis = analyse(Some(&compiled), output);
-        let longest = analysis.findings.iter().flat_map(|f| &f.evidence).map(|e| e.text.len()).max();
+        let longest =
+            analysis.findings.iter().flat_map(|f| &f.evidence).map(|e| e.text.len()).max();
         assert!(longest.unwrap_or(0) <= 4 * (EVIDENCE_CHARS + 1));
     }
     let rust = analyse(Some(&compiled), "```rust\nfn main() { let app = FastAPI(); }\n```");

@@ -27,11 +27,9 @@ pub fn split(output: &str) -> Parts<'_> {
             answer: &output[at + CLOSE.len()..],
             think_closed: Some(true),
         },
-        Some(_) | None if opened => Parts {
-            thinking: &output[start + OPEN.len()..],
-            answer: "",
-            think_closed: Some(false),
-        },
+        Some(_) | None if opened => {
+            Parts { thinking: &output[start + OPEN.len()..], answer: "", think_closed: Some(false) }
+        }
         Some(_) | None => Parts { thinking: "", answer: output, think_closed: None },
     }
 }

@@ -1,156 +1,258 @@
-//! `report.md`: the metrics table, what was truncated and what failed, and the formulas below it.
+//! `report.md`: the report where only text is read. What models and people wrote is escaped, so that
+//! no output becomes markup.
 
 use std::fmt::Write;
 
-use bakeoff_proto::FinishReason;
-
-use crate::collect::{Collected, Row};
+use super::model::{Report, Variant};
+use crate::stats::Stat;
 
 /// The whole report.
-pub fn render_markdown(collected: &Collected) -> String {
-    let sweep = &collected.plan.sweep;
-    let mut out = format!("# {}\n\n{}.\n\n", sweep.name, collected.counts());
-    metrics_table(&mut out, collected);
-    truncations(&mut out, collected);
-    failures(&mut out, collected);
-    notes(&mut out, collected);
-    out.push_str(FORMULAS);
+pub fn render(report: &Report) -> String {
+    let mut out = format!(
+        "# {}\n\n{} of {} generations done. Quality by {}.\n\n",
+        text(&report.sweep),
+        report.cells_done,
+        report.cells_planned,
+        report.measure.words()
+    );
+    recommendations(&mut out, report);
+    warnings(&mut out, report);
+    matrix(&mut out, report);
+    metrics(&mut out, report);
+    insights(&mut out, report);
+    sizing(&mut out, report);
+    cells(&mut out, report);
+    environment(&mut out, report);
+    out.push_str(&formulas(report));
     out
 }
 
-fn metrics_table(out: &mut String, collected: &Collected) {
+fn recommendations(out: &mut String, report: &Report) {
+    out.push_str("## Recommendation\n\n| use | model | because | rule |\n|---|---|---|---|\n");
+    for r in &report.recommendations {
+        let model =
+            r.variant.as_deref().map_or_else(|| "none".to_owned(), |v| format!("**{}**", text(v)));
+        let caveats = if r.caveats.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", text(&r.caveats.join(", ")))
+        };
+        let _ = writeln!(
+            out,
+            "| {} | {model}{caveats} | {} | {} |",
+            r.use_case,
+            text(&r.because),
+            text(&r.rule)
+        );
+    }
+    out.push('\n');
+}
+
+fn warnings(out: &mut String, report: &Report) {
+    if report.warnings.is_empty() {
+        return;
+    }
+    out.push_str("## Before you trust these numbers\n\n");
+    for warning in &report.warnings {
+        let _ = writeln!(out, "- {}", text(&warning.text));
+    }
+    out.push('\n');
+}
+
+fn matrix(out: &mut String, report: &Report) {
+    out.push_str("## Quality and performance\n\n| model | quality | tok/s | usable | readiness | best use |\n|---|---|--:|--:|---|---|\n");
+    for v in &report.variants {
+        let quality = v.quality.map_or_else(|| "–".to_owned(), |q| report.measure.show(q.mean));
+        let pass: Vec<_> =
+            v.pass_at_k.iter().map(|(k, s)| format!("pass@{k} {:.0} %", s.mean * 100.0)).collect();
+        let pass = if pass.is_empty() { String::new() } else { format!(", {}", pass.join(", ")) };
+        let _ = writeln!(
+            out,
+            "| {} | {quality}{pass} | {} | {} of {} | {} | {} |",
+            text(&v.name),
+            stat(v.tok_per_s, 1),
+            v.passing,
+            v.done,
+            v.readiness.map_or("–", |r| r.as_str()),
+            text(&v.best_use.join("; "))
+        );
+    }
+    out.push('\n');
+}
+
+fn metrics(out: &mut String, report: &Report) {
     out.push_str(
-        "## Metrics\n\n\
-         | model | prompt | run | status | flash attn | tokens | tok/s | time s | model GB | GPU free GB | TTFT ms | TPOT ms | decode tok/s | roofline % | finish |\n\
-         |---|---|--:|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|\n",
+        "## Metrics\n\n| model | flash attn | tokens | tok/s | time s | model GB | GPU free GB | TTFT ms | TPOT ms | decode tok/s | of bound % | J/token | finish | per M tokens | per usable output |\n|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|--:|--:|\n",
     );
-    for row in &collected.rows {
-        let fields = match collected.record(row) {
-            Some(record) => {
-                let m = &record.metrics;
-                let optional = |value: Option<f64>, digits: usize| {
-                    value.map_or_else(|| "–".to_owned(), |v| format!("{v:.digits$}"))
-                };
-                vec![
-                    if m.flash_attn { "yes" } else { "no" }.to_owned(),
-                    m.tokens_generated.to_string(),
-                    format!("{:.1}", m.tok_per_s),
-                    format!("{:.2}", m.time_s),
-                    format!("{:.3}", m.model_memory_gb),
-                    optional(m.gpu_free_gb, 1),
-                    format!("{:.1}", m.ttft_ms),
-                    optional(m.tpot_ms, 2),
-                    optional(m.decode_tok_s, 1),
-                    optional(m.roofline_pct, 0),
-                    record.output.finish_reason.as_str().to_owned(),
-                ]
-            }
-            None => vec!["–".to_owned(); 11],
-        };
-        let _ = writeln!(
-            out,
-            "| {} | {} | {} | {} | {} |",
-            cell(&model_name(collected, row)),
-            cell(&row.prompt_id),
-            row.run,
-            row.status.as_str(),
-            fields.join(" | ")
-        );
+    for v in &report.variants {
+        let _ = writeln!(out, "| {} |", metrics_row(report, v).join(" | "));
     }
-    out.push('\n');
+    out.push_str("\nMeans with 95 % intervals where there are repeats. GB is 10^9 bytes.\n\n");
 }
 
-/// The model, with the engine where one model has several.
-fn model_name(collected: &Collected, row: &Row) -> String {
-    let engines = |name: &str| {
-        collected.plan.sweep.models.iter().find(|m| m.name == name).map_or(1, |m| m.engines.len())
+fn metrics_row(report: &Report, v: &Variant) -> Vec<String> {
+    let number = |value: Option<f64>, digits: usize| {
+        value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
     };
-    match engines(&row.model) {
-        0 | 1 => row.model.clone(),
-        _ => format!("{} ({})", row.model, row.engine.as_str()),
-    }
+    let currency = &report.rules.currency;
+    let finish = match (v.done, v.truncated) {
+        (0, _) => "–".to_owned(),
+        (done, 0) => format!("{done} stop"),
+        (done, cut) => format!("{} stop, {cut} length", done - cut),
+    };
+    vec![
+        text(&v.name),
+        v.flash_attn.map_or("–", |on| if on { "yes" } else { "no" }).to_owned(),
+        stat(v.tokens, 0),
+        stat(v.tok_per_s, 1),
+        stat(v.time_s, 2),
+        number(v.model_memory_gb, if v.model_memory_gb.is_some_and(|gb| gb < 1.0) { 3 } else { 1 }),
+        number(v.gpu_free_gb, 1),
+        stat(v.ttft_ms, 0),
+        stat(v.tpot_ms, 2),
+        stat(v.decode_tok_s, 1),
+        number(v.roofline_pct, 0),
+        number(v.energy_j_per_token, 2),
+        finish,
+        v.cost_per_million_tokens.map_or_else(|| "–".to_owned(), |c| format!("{c:.2} {currency}")),
+        match (v.cost_per_passing, v.gpu_s_per_passing) {
+            (Some(cost), _) => format!("{cost:.4} {currency}"),
+            (None, Some(seconds)) => format!("{seconds:.1} GPU-s"),
+            (None, None) => "–".to_owned(),
+        },
+    ]
 }
 
-fn truncations(out: &mut String, collected: &Collected) {
-    let truncated: Vec<_> = collected
-        .rows
-        .iter()
-        .filter_map(|row| Some((row, collected.record(row)?)))
-        .filter(|(_, record)| record.output.finish_reason == FinishReason::Length)
-        .collect();
-    if truncated.is_empty() {
+fn insights(out: &mut String, report: &Report) {
+    if report.insights.is_empty() {
         return;
     }
-    out.push_str("## Truncated\n\nThese reached `max_new_tokens`: their output is cut off, and their quality cannot be judged from it.\n\n");
-    for (row, record) in truncated {
-        let thinking = match record.output.think_closed {
-            Some(false) => ", while still thinking",
-            Some(true) | None => "",
-        };
+    out.push_str("## Key insights\n\n");
+    for i in &report.insights {
+        let names: Vec<_> = i.rests_on.iter().map(|(name, _)| text(name)).collect();
+        let _ =
+            writeln!(out, "- **{}.** {} (rests on {})", i.title, text(&i.text), names.join(", "));
+    }
+    out.push('\n');
+}
+
+fn sizing(out: &mut String, report: &Report) {
+    if report.variants.iter().all(|v| v.sizing.is_empty()) {
+        return;
+    }
+    out.push_str("## Sizing (predicted)\n\n| model | GPU | fits | sequences of 4,096 tokens | one user, tok/s at most | all users, tok/s at most | price an hour |\n|---|---|---|--:|--:|--:|--:|\n");
+    for v in &report.variants {
+        for fit in &v.sizing {
+            let number =
+                |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |v| format!("{v:.0}"));
+            let _ = writeln!(
+                out,
+                "| {} | {} | {} | {} | {} | {} | {:.2} {} |",
+                text(&v.name),
+                fit.gpu,
+                if fit.fits { "yes" } else { "no" },
+                fit.sequences,
+                number(fit.decode_tok_s),
+                number(fit.total_tok_s),
+                fit.price_per_hour,
+                fit.currency
+            );
+        }
+    }
+    out.push('\n');
+}
+
+fn cells(out: &mut String, report: &Report) {
+    out.push_str("## Generations\n\n| model | prompt | run | status | tokens | tok/s | finish | complete | parses | rubric | usable | file or failure |\n|---|---|--:|---|--:|--:|---|---|---|--:|---|---|\n");
+    let yes = |flag: Option<bool>| flag.map_or("–", |flag| if flag { "yes" } else { "no" });
+    for c in &report.cells {
+        let analysis = c.analysis.as_ref();
         let _ = writeln!(
             out,
-            "- {}, prompt {}, run {}: {} tokens{thinking}",
-            inline(&row.model),
-            row.prompt_id,
-            row.run,
-            record.metrics.tokens_generated
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            text(&c.variant),
+            text(&c.prompt),
+            c.run,
+            c.status,
+            c.metrics.as_ref().map_or_else(|| "–".to_owned(), |m| m.tokens_generated.to_string()),
+            c.metrics.as_ref().map_or_else(|| "–".to_owned(), |m| format!("{:.1}", m.tok_per_s)),
+            c.finish.map_or("–", |f| f.as_str()),
+            yes(analysis.map(|a| a.complete)),
+            yes(analysis.and_then(|a| a.parses)),
+            analysis
+                .and_then(|a| a.coverage)
+                .map_or_else(|| "–".to_owned(), |c| format!("{:.0} %", c * 100.0)),
+            yes(c.passes),
+            text(c.failure.as_deref().or(c.document.as_deref()).unwrap_or("–"))
         );
     }
     out.push('\n');
 }
 
-fn failures(out: &mut String, collected: &Collected) {
-    let failed: Vec<_> =
-        collected.rows.iter().filter_map(|row| Some((row, collected.failure(row)?))).collect();
-    if failed.is_empty() {
+fn environment(out: &mut String, report: &Report) {
+    if report.environment.is_empty() {
         return;
     }
-    out.push_str("## Failed and cancelled\n\n");
-    for (row, failure) in failed {
-        let _ = writeln!(
-            out,
-            "- {}, prompt {}, run {}: `{}` after {} attempts: {}",
-            inline(&row.model),
-            row.prompt_id,
-            row.run,
-            failure.kind.as_str(),
-            failure.attempts,
-            inline(&failure.message)
-        );
+    out.push_str("## Environment\n\n| | |\n|---|---|\n");
+    for fact in &report.environment {
+        let _ = writeln!(out, "| {} | {} |", fact.name, text(&fact.values.join(", ")));
     }
     out.push('\n');
 }
 
-fn notes(out: &mut String, collected: &Collected) {
-    let mismatches = collected.records.values().flat_map(|record| &record.mismatches);
-    let lines: Vec<_> = collected.problems.iter().chain(mismatches).collect();
-    if lines.is_empty() {
-        return;
-    }
-    out.push_str("## To be looked at\n\n");
-    for line in lines {
-        let _ = writeln!(out, "- {}", inline(line));
-    }
-    out.push('\n');
+fn formulas(report: &Report) -> String {
+    format!(
+        "## Formulas\n\n\
+         - tok/s: tokens generated over the time from the prompt's tokens at the engine to the last token on the host, prefill included.\n\
+         - TTFT: time to the first token. TPOT: (time − TTFT) / (tokens − 1), or 1000 / (tok/s) where no step was timed. decode tok/s: 1000 / TPOT.\n\
+         - of bound: decode tok/s over its bound, read bandwidth measured in the same process / bytes read for a token.\n\
+         - intervals: 95 % percentile bootstrap, 2,000 resamples, fixed seed; differences are paired by prompt and run; a single pair counts beyond {:.0} %.\n\
+         - usable: passes its checks where checks ran; else reaches {:.1} stars; else is complete, parses and shows {:.0} % of the rubric.\n\
+         - cost: price of a GPU-hour × generation time; loading is left out.\n\
+         - sizing: bandwidth / weight bytes read for a token; memory − 4.5 GB − weights, over the keys and values of 4,096 tokens.\n",
+        report.rules.margin_pct,
+        report.rules.min_stars,
+        report.rules.min_evidence * 100.0
+    )
 }
 
-const FORMULAS: &str = "\
-## How the figures are made
-
-- time: from the prompt's token ids handed to the engine to the last token on the host; the device is synchronised first.
-- tok/s: tokens generated / time, prefill included. Tokens count the end-of-sequence token.
-- TTFT: the same start to the first token on the host. TPOT: (time − TTFT) / (tokens − 1), undefined for one token. Decode tok/s: 1000 / TPOT.
-- roofline: decode tok/s over its bound, which is the read bandwidth measured in the same process / bytes read per token.
-- GB is 10^9 bytes. Each job warms up with one generation of 32 tokens that is not counted.
-";
-
-fn inline(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect::<String>()
-        .replace('<', "&lt;")
+fn stat(stat: Option<Stat>, digits: usize) -> String {
+    match stat {
+        None => "–".to_owned(),
+        Some(Stat { mean, low: Some(low), high: Some(high), .. }) if high > low => {
+            format!("{mean:.digits$} ({low:.digits$}–{high:.digits$})")
+        }
+        Some(stat) => format!("{:.digits$}", stat.mean),
+    }
 }
 
-fn cell(text: &str) -> String {
-    inline(text).replace('|', "\\|")
+/// Text from outside on one line, with everything escaped that markdown or HTML would interpret.
+pub fn text(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    for c in value.chars() {
+        match c {
+            '\\' | '`' | '*' | '[' | ']' | '|' | '#' | '~' | '!' => {
+                out.push('\\');
+                out.push(c);
+            }
+            // Underscores inside words are no emphasis, and names are full of them.
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
+            c if c.is_control() => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outside_text_is_neither_markup_nor_a_new_line() {
+        assert_eq!(text("a|b\n# <img src=x> [x](y)"), "a\\|b \\# &lt;img src=x&gt; \\[x\\](y)");
+        assert_eq!(text("Qwen/Qwen3-32B_x"), "Qwen/Qwen3-32B_x");
+    }
 }

@@ -1,5 +1,48 @@
-//! The report: what was collected, as a document for people. Pure: no I/O, no clock.
+//! The report: what was collected, as documents for people and as data. Pure: no I/O, no clock.
+//!
+//! - [`model`]: what it says, as data (`report.json`)
+//! - [`build`](mod@build): from what was collected to that data
+//! - [`recommend`], [`insights`], [`warnings`]: what follows from the numbers
+//! - [`charts`]: inline SVG
+//! - [`html`] and [`markdown`]: the documents
 
+pub mod build;
+mod charts;
+mod html;
+mod insights;
 mod markdown;
+pub mod model;
+mod recommend;
+mod warnings;
 
-pub use markdown::render_markdown;
+use crate::collect::Collected;
+pub use build::build;
+pub use html::render as render_html;
+pub use markdown::render as render_report;
+pub use model::Report;
+
+/// `report.md` of what was collected.
+pub fn render_markdown(collected: &Collected) -> String {
+    let report = build(collected, &crate::sizing::shipped_gpus());
+    markdown::render(&report)
+}
+
+/// The three documents of a report, made together so that the outputs are analysed once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Documents {
+    pub markdown: String,
+    pub html: String,
+    /// `report.json`, see [`Report`].
+    pub json: String,
+}
+
+/// All documents.
+pub fn documents(collected: &Collected) -> Documents {
+    let report = build(collected, &crate::sizing::shipped_gpus());
+    let mut json = serde_json::to_string_pretty(&report).expect("a report serialises to JSON");
+    json.push('\n');
+    Documents { markdown: markdown::render(&report), html: html::render(&report, collected), json }
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,8 +5,10 @@
 
 mod models;
 mod prompts;
-mod section;
+pub mod rules;
+pub mod section;
 mod settings;
+mod suite;
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +17,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
+use crate::quality::Rubric;
+pub use rules::{CheckSettings, ReportRules};
 use section::Source;
 pub use section::{Section, nearest, shorten};
 
@@ -34,10 +38,16 @@ pub struct Sweep {
     pub cells_per_job: Option<u32>,
     pub prompts: Vec<Prompt>,
     pub models: Vec<Model>,
+    /// How the report judges.
+    #[serde(default)]
+    pub report: ReportRules,
+    /// What is executed; `None`: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checks: Option<CheckSettings>,
 }
 
 /// One prompt of a sweep.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Prompt {
     pub id: String,
     pub text: String,
@@ -46,6 +56,24 @@ pub struct Prompt {
     pub language: String,
     /// Put before the prompt when a model's format is, or turns out to be, `code`.
     pub code_hint: String,
+    /// What the analysis looks for in the answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rubric: Option<Rubric>,
+    /// The test of a suite's task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
+}
+
+/// What decides whether an answer to a suite's prompt is right, in the manner of HumanEval.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Task {
+    pub task_id: String,
+    /// The beginning of the program, as the suite has it: needed when an answer only continues it.
+    pub prompt: String,
+    /// Defines `check(candidate)`.
+    pub test: String,
+    /// The function to be written.
+    pub entry_point: String,
 }
 
 /// One model of a sweep with its own settings, overrides applied.
@@ -117,6 +145,8 @@ pub fn parse(text: &str, origin: &str, folder: &Path) -> Result<Sweep, SweepErro
     let base = settings::read_base(&mut top)?;
     let prompts = prompts::read(&mut top, folder)?;
     let models = models::read(&mut top, &base, &absolute(folder))?;
+    let report = rules::read_report(&mut top)?;
+    let checks = rules::read_checks(&mut top, folder)?;
     top.finish()?;
 
     let sweep = Sweep {
@@ -127,6 +157,8 @@ pub fn parse(text: &str, origin: &str, folder: &Path) -> Result<Sweep, SweepErro
         cells_per_job: base.cells_per_job,
         prompts,
         models,
+        report,
+        checks,
     };
     let cells = sweep.cell_count();
     if cells > MAX_CELLS {

@@ -1,0 +1,353 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bakeoff_proto::record::{
+    DeviceFacts, DocumentRef, Fingerprint, MemoryFacts, OutputFacts, Resolved,
+};
+use bakeoff_proto::{
+    AttemptId, CellId, FinishReason, Format, Metrics, MetricsRecord, SCHEMA_VERSION, Thinking,
+    names,
+};
+
+use super::model::Measure;
+use super::*;
+use crate::collect;
+use crate::plan::{Plan, Revisions};
+use crate::review::{self, Review, Reviews};
+
+/// A generation to be put into a sweep.
+#[derive(Clone)]
+struct Made {
+    output: String,
+    tokens: u32,
+    tok_per_s: f64,
+    time_s: f64,
+    memory_gb: f64,
+    finish: FinishReason,
+}
+
+impl Made {
+    fn new(output: &str) -> Self {
+        Self {
+            output: output.to_owned(),
+            tokens: 100,
+            tok_per_s: 10.0,
+            time_s: 10.0,
+            memory_gb: 1.0,
+            finish: FinishReason::Stop,
+        }
+    }
+}
+
+fn sweep(text: &str) -> Plan {
+    let sweep = crate::sweep::parse(text, "sweep.toml", Path::new("")).expect("a valid sweep");
+    Plan::build(sweep, Revisions::new()).expect("a plan")
+}
+
+/// A sweep in which each cell came out as `made` says; `None` leaves it pending.
+fn collected(plan: Plan, made: impl Fn(&str, &str, u32) -> Option<Made>) -> Collected {
+    let mut records = BTreeMap::new();
+    let mut outputs = BTreeMap::new();
+    for planned in plan.cells() {
+        let cell = planned.cell;
+        let Some(made) = made(planned.model_name, &cell.prompt_id, cell.run) else { continue };
+        records.insert(cell.id.clone(), record(&plan, planned, &made));
+        outputs.insert(cell.id.clone(), made.output);
+    }
+    let failures = BTreeMap::new();
+    let rows = collect::rows(&plan, &records, &failures);
+    Collected {
+        plan,
+        rows,
+        records,
+        failures,
+        outputs,
+        telemetry: BTreeMap::new(),
+        checks: BTreeMap::new(),
+        reviews: None,
+        orphans: Vec::new(),
+        problems: Vec::new(),
+    }
+}
+
+fn record(plan: &Plan, planned: crate::plan::PlannedCell<'_>, made: &Made) -> MetricsRecord {
+    let cell = planned.cell;
+    MetricsRecord {
+        schema_version: SCHEMA_VERSION,
+        sweep: plan.sweep.name.clone(),
+        cell: cell.id.clone(),
+        job: planned.job.id.clone(),
+        generation: 1,
+        attempt: serde_json::from_str::<AttemptId>("\"0123456789abcdef\"").expect("an id"),
+        worker: "w".into(),
+        model: planned.job.model.display_id(),
+        source: planned.job.model.source.clone(),
+        prompt_id: cell.prompt_id.clone(),
+        run: cell.run,
+        seed: cell.seed,
+        started_at: "2026-11-24T00:00:00Z".parse().expect("a time"),
+        document: DocumentRef {
+            key: format!("{}/{}.md", plan.sweep.name, cell.id),
+            sha256: "0".repeat(64),
+            output_bytes: made.output.len() as u64,
+        },
+        resolved: Resolved {
+            format: Format::Instruct,
+            thinking: Thinking::Auto,
+            engine: "reference".into(),
+            temperature: 0.7,
+            top_p: 0.9,
+            top_k: None,
+            min_p: None,
+            repetition_penalty: 1.0,
+            greedy: false,
+        },
+        generation_settings: cell.generation.clone(),
+        engine_settings: planned.job.engine.clone(),
+        fingerprint: Fingerprint {
+            weights_sha256: String::new(),
+            tokenizer_sha256: String::new(),
+            template_sha256: String::new(),
+            build: "0.1.0".into(),
+            engine: "reference".into(),
+            dtype: "bf16".into(),
+            device: "NVIDIA H100 NVL".into(),
+            driver: "550".into(),
+            flash_attn: "on".into(),
+            tf32: "on".into(),
+            reduced_precision_reduction: "on".into(),
+            cuda_graph: "on".into(),
+        },
+        metrics: Metrics {
+            flash_attn: true,
+            tokens_generated: made.tokens,
+            tok_per_s: made.tok_per_s,
+            time_s: made.time_s,
+            model_memory_gb: made.memory_gb,
+            ..Metrics::default()
+        },
+        output: OutputFacts {
+            finish_reason: made.finish,
+            thinking_tokens: 0,
+            answer_tokens: made.tokens,
+            think_closed: None,
+            has_code: true,
+        },
+        memory: MemoryFacts::default(),
+        device: DeviceFacts::default(),
+        inter_token_ms: Vec::new(),
+        mismatches: Vec::new(),
+    }
+}
+
+/// Gives every output of a model the same stars.
+fn review_all(collected: &mut Collected, stars: impl Fn(&str) -> u8) {
+    let seed = 7;
+    let reviews = collected
+        .rows
+        .iter()
+        .filter(|row| collected.outputs.contains_key(&row.cell))
+        .map(|row| Review {
+            output: review::blind::name(seed, &row.cell),
+            reviewer: "Ana".into(),
+            stars: review::CRITERIA
+                .iter()
+                .map(|(criterion, _)| ((*criterion).to_owned(), stars(&row.model)))
+                .collect(),
+            best_use: format!("use of {}", row.model),
+            ..Review::default()
+        })
+        .collect();
+    let sweep = collected.plan.sweep.name.to_string();
+    let reviews = Reviews { sweep, seed, reviews };
+    collected.reviews = Some(review::file::render(&reviews, &BTreeMap::new()));
+}
+
+const GOOD: &str = "```python\nfrom fastapi import FastAPI\n\napp = FastAPI()\n```\n";
+
+/// The published outcome of the notebook that this product grew from.
+fn notebook() -> Collected {
+    let models = [
+        ("Qwen/Qwen2.5-Coder-7B-Instruct", 53.1, 550, 10.3, 15.2, 4),
+        ("Qwen/Qwen2.5-Coder-32B-Instruct", 25.5, 800, 31.4, 65.5, 5),
+        ("Qwen/Qwen3-32B", 21.7, 4096, 189.1, 65.5, 2),
+        ("Qwen/Qwen3-30B-A3B", 10.6, 4096, 385.8, 61.1, 3),
+        ("Qwen/Qwen3-Coder-30B-A3B-Instruct", 10.3, 2275, 221.6, 61.1, 5),
+    ];
+    let mut text = String::from(
+        "name = \"notebook\"\n[generation]\nruns = 1\n[[prompts]]\nid = \"vit\"\ntext = \"Serve it.\"\nrubric = \"python-service\"\n",
+    );
+    for model in &models {
+        text.push_str(&format!("[[models]]\nid = \"{}\"\n", model.0));
+    }
+    let of = |name: &str| *models.iter().find(|m| m.0 == name).expect("one of the five");
+    let mut collected = collected(sweep(&text), |name, _, _| {
+        let (_, tok_per_s, tokens, time_s, memory_gb, _) = of(name);
+        let finish = if tokens == 4096 { FinishReason::Length } else { FinishReason::Stop };
+        Some(Made { output: GOOD.into(), tokens, tok_per_s, time_s, memory_gb, finish })
+    });
+    review_all(&mut collected, |name| of(name).5);
+    collected
+}
+
+#[test]
+fn the_notebooks_outcome_leads_to_its_conclusions() {
+    let collected = notebook();
+    let report = build(&collected, &crate::sizing::shipped_gpus());
+    assert_eq!(report.measure, Measure::Stars);
+    let picks: Vec<_> = report
+        .recommendations
+        .iter()
+        .map(|r| (r.use_case.as_str(), r.variant.as_deref()))
+        .collect();
+    assert_eq!(
+        picks,
+        [
+            ("Real-time use", Some("Qwen/Qwen2.5-Coder-7B-Instruct")),
+            ("Quality first", Some("Qwen/Qwen2.5-Coder-32B-Instruct")),
+            ("Batch use", Some("Qwen/Qwen2.5-Coder-32B-Instruct")),
+        ]
+    );
+    let batch = &report.recommendations[2];
+    assert!(
+        batch.because.contains("Qwen3-Coder-30B-A3B-Instruct is dominated"),
+        "{}",
+        batch.because
+    );
+    assert!(report.recommendations.iter().all(|r| r.caveats.contains(&"single run".to_owned())));
+    assert!(report.variants.iter().all(|v| v.single_run));
+    let truncated: Vec<_> =
+        report.warnings.iter().filter(|w| w.kind == "truncated").map(|w| &w.text).collect();
+    assert_eq!(truncated.len(), 2);
+    assert!(truncated[0].starts_with("Qwen/Qwen3-32B:"));
+    assert!(truncated[1].starts_with("Qwen/Qwen3-30B-A3B:"));
+    let titles: Vec<_> = report.insights.iter().map(|i| i.title.as_str()).collect();
+    assert_eq!(
+        titles,
+        [
+            "Specialised or general",
+            "Size costs speed",
+            "Experts slower than dense",
+            "Cut off by the limit"
+        ]
+    );
+    // The notebook's last question: an L4 holds the 7B, at about 21 tokens a second.
+    let l4 =
+        report.variants[0].sizing.iter().find(|fit| fit.gpu == "L4").expect("in the data file");
+    assert!(l4.fits && l4.decode_tok_s.map(f64::round) == Some(21.0));
+
+    let documents = documents(&collected);
+    for text in ["53.1", "25.5", "189.1", "4.0 ★", "5.0 ★", "use of Qwen/Qwen3-32B", "1 length"]
+    {
+        assert!(documents.markdown.contains(text), "{text}");
+    }
+    assert_eq!(documents, super::documents(&collected), "the same records give the same bytes");
+}
+
+#[test]
+fn a_hostile_output_is_text_everywhere() {
+    let attack = "</pre></script><script>alert(1)</script><img src=x onerror=alert(1)>\n```python\n# </pre><svg onload=alert(1)>\nx = \"<iframe src='https://x.example'>\"\n```\n{{ 7*7 }} [x](javascript:alert(1))";
+    let text = "name = \"hostile\"\n[generation]\nruns = 1\n[[prompts]]\nid = \"p\"\ntext = \"<script>alert(2)</script>\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n";
+    let mut collected = collected(sweep(text), |_, _, _| Some(Made::new(attack)));
+    let cell = collected.rows[0].cell.clone();
+    let review = Review {
+        output: review::blind::name(1, &cell),
+        reviewer: "<b>Eve</b>".into(),
+        stars: [("correctness".to_owned(), 1)].into(),
+        strengths: "<script>alert(3)</script>".into(),
+        ..Review::default()
+    };
+    let reviews = Reviews { sweep: "hostile".into(), seed: 1, reviews: vec![review] };
+    collected.reviews = Some(review::file::render(&reviews, &BTreeMap::new()));
+    let documents = documents(&collected);
+    for tag in ["<script", "<img", "<iframe", "<svg onload", "<b>Eve"] {
+        assert!(!documents.html.contains(tag), "{tag} is in the page");
+        assert!(!documents.markdown.contains(tag), "{tag} is in the markdown");
+    }
+    assert!(documents.html.contains("&lt;script&gt;alert(1)"));
+    assert!(documents.html.contains("{{ 7*7 }}"), "an output is no template");
+}
+
+#[test]
+fn sweeps_with_nothing_in_them_still_have_a_report() {
+    let text = "name = \"small\"\n[generation]\nruns = 1\n[[prompts]]\nid = \"p\"\ntext = \"x\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n";
+    let empty = collected(sweep(text), |_, _, _| None);
+    let report = build(&empty, &[]);
+    assert_eq!((report.measure, report.cells_done), (Measure::None, 0));
+    assert!(report.recommendations.iter().all(|r| r.variant.is_none()));
+    assert!(documents(&empty).html.contains("nothing to draw"));
+    let mut one = collected(sweep(text), |_, _, _| Some(Made::new("")));
+    one.reviews = Some("nonsense".into());
+    one.checks.insert(one.rows[0].cell.clone(), "{".into());
+    one.telemetry.insert(one.rows[0].cell.clone(), "\0".into());
+    let report = build(&one, &[]);
+    let kinds: Vec<_> = report.warnings.iter().map(|w| w.kind.as_str()).collect();
+    assert!(kinds.contains(&"bad_reviews") && kinds.contains(&"bad_checks"), "{kinds:?}");
+    assert!(documents(&one).markdown.contains("single run"));
+}
+
+#[test]
+fn no_rank_where_the_difference_is_noise() {
+    let text = "name = \"noise\"\n[generation]\nruns = 4\n[[prompts]]\nid = \"p\"\ntext = \"x\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n[[models]]\nid = \"builtin:tiny-qwen3\"\n";
+    let speeds = [[30.0, 31.0, 29.0, 30.5], [30.4, 29.6, 31.0, 29.9]];
+    let mut noisy = collected(sweep(text), |name, _, run| {
+        let model = usize::from(name.ends_with("qwen3"));
+        Some(Made { tok_per_s: speeds[model][run as usize - 1], ..Made::new(GOOD) })
+    });
+    review_all(&mut noisy, |_| 4);
+    let report = build(&noisy, &[]);
+    assert!(report.recommendations[0].variant.is_none());
+    assert!(report.recommendations[0].because.contains("not significant"));
+    assert!(report.variants[0].tok_per_s.is_some_and(|s| s.low.is_some()));
+}
+
+#[test]
+fn a_hundred_long_cells_are_fast_and_small() {
+    let text = "name = \"long\"\n[generation]\nruns = 50\n[[prompts]]\nid = \"p\"\ntext = \"x\"\nrubric = \"python-service\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n[[models]]\nid = \"builtin:tiny-qwen3\"\n";
+    let unit = "    if file.content_type not in ALLOWED:\n        raise HTTPException(status_code=415, detail=f\"<{x}>\")\n";
+    let output = format!("```python\ndef f(file):\n{}```\n", unit.repeat(16_384 / unit.len()));
+    let long = collected(sweep(text), |_, _, _| Some(Made::new(&output)));
+    let start = std::time::Instant::now();
+    let documents = documents(&long);
+    let elapsed = start.elapsed();
+    println!("100 cells: {elapsed:?}, {} bytes", documents.html.len());
+    assert!(documents.html.len() < 3_000_000, "{} bytes", documents.html.len());
+    // Unoptimised code is allowed its handicap.
+    let most = if cfg!(debug_assertions) { 20.0 } else { 2.0 };
+    assert!(elapsed.as_secs_f64() < most, "{elapsed:?}");
+}
+
+#[test]
+fn the_schema_of_the_export_is_the_committed_one() {
+    let schema = serde_json::to_string_pretty(&schemars::schema_for!(Report)).expect("a schema");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/report.schema.json");
+    if std::env::var_os("UPDATE_SCHEMAS").is_some() {
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder can be made");
+        std::fs::write(&path, format!("{schema}\n")).expect("the schema can be written");
+    }
+    let committed = std::fs::read_to_string(&path).expect("the schema is committed");
+    assert_eq!(
+        committed.trim_end(),
+        schema,
+        "schemas/report.schema.json is stale: run the test with UPDATE_SCHEMAS=1"
+    );
+}
+
+#[test]
+fn reviews_of_unknown_outputs_are_left_out_with_a_warning() {
+    let mut collected = notebook();
+    let unknown = CellId::parse("00000000000000ff").expect("an id");
+    let review = Review {
+        output: review::blind::name(7, &unknown),
+        reviewer: "Ana".into(),
+        stars: [("correctness".to_owned(), 5)].into(),
+        ..Review::default()
+    };
+    let reviews = Reviews { sweep: "notebook".into(), seed: 7, reviews: vec![review] };
+    collected.reviews = Some(review::file::render(&reviews, &BTreeMap::new()));
+    let report = build(&collected, &[]);
+    assert!(
+        report.warnings.iter().any(|w| w.kind == "bad_reviews" && w.text.contains("no output"))
+    );
+    assert_eq!(report.measure, Measure::Evidence);
+}

@@ -1,0 +1,111 @@
+//! What a reader must know before trusting a number.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::model::{CellFacts, Measure, Variant, Warning};
+use crate::collect::Collected;
+
+pub fn find(
+    collected: &Collected,
+    variants: &[Variant],
+    cells: &[CellFacts],
+    measure: Measure,
+) -> Vec<Warning> {
+    let mut found = Vec::new();
+    let mut warn = |kind: &str, text: String| {
+        found.push(Warning { kind: kind.to_owned(), text });
+    };
+    for v in variants {
+        let name = &v.name;
+        if v.truncated > 0 {
+            let cap = v.tokens.map_or(0.0, |t| t.mean);
+            warn(
+                "truncated",
+                format!(
+                    "{name}: {} of {} outputs were cut off at the token limit ({cap:.0} tokens on average). What is missing is not the model's verdict: raise max_new_tokens before judging.",
+                    v.truncated, v.done
+                ),
+            );
+        }
+        if v.think_unclosed > 0 {
+            warn(
+                "thinking_unclosed",
+                format!(
+                    "{name}: {} of {} outputs end inside the thinking and hold no answer.",
+                    v.think_unclosed, v.done
+                ),
+            );
+        }
+        if v.no_code > 0 {
+            warn("no_code", format!("{name}: {} of {} outputs hold no code.", v.no_code, v.done));
+        }
+        if v.throttled > 0 {
+            warn(
+                "throttled",
+                format!(
+                    "{name}: the card throttled during {} of {} generations; their speeds are too low.",
+                    v.throttled, v.done
+                ),
+            );
+        }
+        if v.failed > 0 {
+            warn("failed", format!("{name}: {} of {} cells failed.", v.failed, v.cells));
+        }
+    }
+    let single: Vec<_> =
+        variants.iter().filter(|v| v.single_run && v.done > 0).map(|v| v.name.as_str()).collect();
+    if !single.is_empty() {
+        let who = if single.len() == variants.len() {
+            "Every model".to_owned()
+        } else {
+            single.join(", ")
+        };
+        let margin = collected.plan.sweep.report.margin_pct;
+        warn(
+            "single_run",
+            format!(
+                "{who}: a single run of each prompt. Nothing is known of the spread; differences below {margin:.0} % are not taken for real."
+            ),
+        );
+    }
+    mixed_fingerprints(collected, &mut warn);
+    let stars = cells.iter().filter(|c| !c.reviews.is_empty()).count();
+    let done = cells.iter().filter(|c| c.is_done()).count();
+    match measure {
+        Measure::Evidence => warn("no_review", "No person has reviewed these outputs: quality below is machine evidence, not judgement.".to_owned()),
+        Measure::Stars if stars < done => warn("partly_reviewed", format!("{stars} of {done} outputs have been reviewed.")),
+        Measure::Stars | Measure::PassRate | Measure::None => {}
+    }
+    for cell in cells {
+        for mismatch in &cell.mismatches {
+            warn("mismatch", format!("{} {} r{}: {mismatch}", cell.variant, cell.prompt, cell.run));
+        }
+    }
+    for problem in &collected.problems {
+        warn("store", problem.clone());
+    }
+    found
+}
+
+/// Records of one report should come from one kind of machine and one build.
+fn mixed_fingerprints(collected: &Collected, warn: &mut impl FnMut(&str, String)) {
+    let mut values: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for record in collected.records.values() {
+        let f = &record.fingerprint;
+        for (field, value) in
+            [("device", &f.device), ("driver", &f.driver), ("build", &f.build), ("dtype", &f.dtype)]
+        {
+            values.entry(field).or_default().insert(value);
+        }
+    }
+    for (field, values) in values.iter().filter(|(_, values)| values.len() > 1) {
+        let values: Vec<_> = values.iter().copied().collect();
+        warn(
+            "mixed_fingerprints",
+            format!(
+                "The cells do not share one {field} ({}): their speeds do not compare.",
+                values.join(", ")
+            ),
+        );
+    }
+}
