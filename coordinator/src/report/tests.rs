@@ -6,7 +6,6 @@ use bakeoff_proto::record::{
 };
 use bakeoff_proto::{
     AttemptId, CellId, FinishReason, Format, Metrics, MetricsRecord, SCHEMA_VERSION, Thinking,
-    names,
 };
 
 use super::model::Measure;
