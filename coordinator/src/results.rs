@@ -16,13 +16,16 @@ pub struct Output {
     pub text: String,
 }
 
-/// The CSV first, then the report.
+/// The CSV first, then the report: as a page, as markdown and as data.
 pub fn render(collected: &Collected) -> Vec<Output> {
     let sweep = &collected.plan.sweep;
     let output = |file: &str, text| Output { key: format!("{}/{file}", sweep.name), text };
+    let documents = report::documents(collected);
     vec![
         output(&sweep.summary, csv::render(collected)),
-        output("report.md", report::render_markdown(collected)),
+        output("report.html", documents.html),
+        output("report.md", documents.markdown),
+        output("report.json", documents.json),
     ]
 }
 

@@ -22,7 +22,14 @@ pub fn find(
         .values()
         .map(|record| names::telemetry_key(sweep, &record.cell, &record.attempt))
         .collect();
-    let fixed = ["sweep.json", "reviews.toml", "report.md", "report.html", &plan.sweep.summary];
+    let fixed = [
+        "sweep.json",
+        "reviews.toml",
+        "report.md",
+        "report.html",
+        "report.json",
+        &plan.sweep.summary,
+    ];
 
     let of_planned_cell = |name: &str| {
         let id = name.split('.').next().and_then(CellId::parse);
