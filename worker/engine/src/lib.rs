@@ -4,6 +4,7 @@
 //! - [`source`]: from a model's name to its files
 //! - [`config`], [`rope`]: from `config.json` to one configuration for all architectures
 //! - [`weights`]: which tensors a model has, checked and read from safetensors, or made up
+//! - [`format`]: from a prompt to token ids and back to text
 //! - [`load`]: from its files to an engine, the memory ledger checked first
 //! - [`engine`]: the trait every engine implements, its requests, events and results
 //! - [`request`], [`sequence`], [`sampling`]: a request checked, the loop over its tokens, their choice
@@ -16,6 +17,7 @@ pub mod config;
 pub mod cpu;
 pub mod engine;
 pub mod error;
+pub mod format;
 pub mod host;
 pub mod load;
 pub mod reference;
