@@ -549,13 +549,7 @@ fn sampling(c: &mut Check, rows: u32, draws: u32) -> Outcome {
     // Device memory does for a ring that the host reads only after synchronising.
     let ring = c.upload(&vec![0u64; 64]);
     let seen_tokens: Vec<u32> = (0..n as u32).step_by(3).collect();
-    let (tokens_d, seen_d, no_seen) = (
-        c.upload(&seen_tokens),
-        c.upload(&vec![0u32; n.div_ceil(32)]),
-        c.upload(&vec![0u32; n.div_ceil(32)]),
-    );
-    MarkSeen { tokens: tokens_d.at, seen: seen_d.at, count: seen_tokens.len() as u32, rows }
-        .launch(&c.launcher)?;
+    let tokens_d = c.upload(&seen_tokens);
     let vocab = rows - rows / 50;
     let base = SampleSettings {
         temperature: 0.7,
@@ -578,12 +572,16 @@ fn sampling(c: &mut Check, rows: u32, draws: u32) -> Outcome {
                 max_steps: eos_after,
                 ..Default::default()
             };
+            // Each draw starts from the same tokens seen, and adds its own.
+            let seen = c.upload(&vec![0u32; n.div_ceil(32)]);
+            let count = seen_tokens.len() as u32;
+            MarkSeen { tokens: tokens_d.at, seen: seen.at, count, rows }.launch(&c.launcher)?;
             let (state_d, settings_d) = (c.upload(&words(&state)), c.upload(&words(settings)));
             SampleStep {
                 logits: logits.at,
                 state: state_d.at.cast(),
                 settings: settings_d.at.cast(),
-                seen: if settings.repetition_penalty == 1.0 { no_seen.at } else { seen_d.at },
+                seen: seen.at,
                 forced: None,
                 ring: ring.at.cast(),
                 control: None,
