@@ -2,15 +2,37 @@
 
 use half::bf16;
 
-/// A stored number that widens to FP32.
+/// A stored number that widens to FP32, with the loops for each width of lanes.
 pub trait Stored: Copy + Send + Sync + 'static {
     fn widen(self) -> f32;
+
+    /// # Safety
+    /// The CPU has AVX-512F.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn rows_avx512(weights: &[Self], x: &[f32], out: &mut [f32]);
+
+    /// # Safety
+    /// The CPU has AVX2 and FMA.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn rows_avx2(weights: &[Self], x: &[f32], out: &mut [f32]);
 }
 
 impl Stored for f32 {
     #[inline(always)]
     fn widen(self) -> f32 {
         self
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn rows_avx512(weights: &[Self], x: &[f32], out: &mut [f32]) {
+        // SAFETY: as the caller vouches.
+        unsafe { x86::avx512_f32(weights, x, out) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn rows_avx2(weights: &[Self], x: &[f32], out: &mut [f32]) {
+        // SAFETY: as the caller vouches.
+        unsafe { x86::avx2_f32(weights, x, out) }
     }
 }
 
@@ -19,6 +41,116 @@ impl Stored for bf16 {
     fn widen(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
+
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn rows_avx512(weights: &[Self], x: &[f32], out: &mut [f32]) {
+        // SAFETY: as the caller vouches.
+        unsafe { x86::avx512_bf16(weights, x, out) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn rows_avx2(weights: &[Self], x: &[f32], out: &mut [f32]) {
+        // SAFETY: as the caller vouches.
+        unsafe { x86::avx2_bf16(weights, x, out) }
+    }
+}
+
+/// The loops by intrinsics: left to itself the compiler keeps such sums in single lanes. Four vectors
+/// of sums run side by side, which hides the latency of a multiply-add.
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use half::bf16;
+
+    use super::Stored;
+
+    macro_rules! rows {
+        ($name:ident, $features:literal, $type:ty, $lanes:literal, $zero:ident, $load:ident,
+         $mul_add:ident, $add:ident, $store:ident, |$at:ident| $widened:expr) => {
+            #[target_feature(enable = $features)]
+            pub fn $name(weights: &[$type], x: &[f32], out: &mut [f32]) {
+                let columns = x.len();
+                let whole = columns - columns % $lanes;
+                for (row, out) in weights.chunks_exact(columns).zip(out) {
+                    let mut sums = [$zero(); 4];
+                    let mut at = 0;
+                    while at < whole {
+                        for sum in &mut sums {
+                            if at < whole {
+                                // SAFETY: a whole vector is left from `at` on, in both slices.
+                                let $at = unsafe { row.as_ptr().add(at) };
+                                // SAFETY: as above.
+                                let (w, v) = unsafe { ($widened, $load(x.as_ptr().add(at))) };
+                                *sum = $mul_add(w, v, *sum);
+                                at += $lanes;
+                            }
+                        }
+                    }
+                    let sum = $add($add(sums[0], sums[1]), $add(sums[2], sums[3]));
+                    let mut lanes = [0f32; $lanes];
+                    // SAFETY: `lanes` is as long as the vector.
+                    unsafe { $store(lanes.as_mut_ptr(), sum) };
+                    let rest = row[whole..].iter().zip(&x[whole..]);
+                    let rest: f32 = rest.map(|(w, v)| w.widen() * v).sum();
+                    *out = lanes.iter().sum::<f32>() + rest;
+                }
+            }
+        };
+    }
+
+    rows!(
+        avx512_f32,
+        "avx512f",
+        f32,
+        16,
+        _mm512_setzero_ps,
+        _mm512_loadu_ps,
+        _mm512_fmadd_ps,
+        _mm512_add_ps,
+        _mm512_storeu_ps,
+        |at| _mm512_loadu_ps(at)
+    );
+    rows!(
+        avx512_bf16,
+        "avx512f",
+        bf16,
+        16,
+        _mm512_setzero_ps,
+        _mm512_loadu_ps,
+        _mm512_fmadd_ps,
+        _mm512_add_ps,
+        _mm512_storeu_ps,
+        |at| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(
+            _mm256_loadu_si256(at.cast())
+        )))
+    );
+    rows!(
+        avx2_f32,
+        "avx2,fma",
+        f32,
+        8,
+        _mm256_setzero_ps,
+        _mm256_loadu_ps,
+        _mm256_fmadd_ps,
+        _mm256_add_ps,
+        _mm256_storeu_ps,
+        |at| _mm256_loadu_ps(at)
+    );
+    rows!(
+        avx2_bf16,
+        "avx2,fma",
+        bf16,
+        8,
+        _mm256_setzero_ps,
+        _mm256_loadu_ps,
+        _mm256_fmadd_ps,
+        _mm256_add_ps,
+        _mm256_storeu_ps,
+        |at| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(
+            at.cast()
+        ))))
+    );
 }
 
 /// What the CPU can do, found once.
@@ -51,14 +183,17 @@ impl Lanes {
     /// The lengths do not fit together.
     pub fn rows<T: Stored>(self, weights: &[T], x: &[f32], out: &mut [f32]) {
         assert_eq!(weights.len(), x.len() * out.len(), "rows times columns");
+        if x.is_empty() {
+            return out.fill(0.0);
+        }
         match self {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `detect` found the feature.
-            Self::Avx512 => unsafe { rows_avx512(weights, x, out) },
+            Self::Avx512 => unsafe { T::rows_avx512(weights, x, out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `detect` found the features.
-            Self::Avx2 => unsafe { rows_avx2(weights, x, out) },
-            Self::Portable => rows::<T, 8>(weights, x, out, |a, b, sum| a * b + sum),
+            Self::Avx2 => unsafe { T::rows_avx2(weights, x, out) },
+            Self::Portable => rows(weights, x, out),
         }
     }
 
@@ -82,18 +217,6 @@ impl Lanes {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx2,fma")]
-fn rows_avx512<T: Stored>(weights: &[T], x: &[f32], out: &mut [f32]) {
-    rows::<T, 16>(weights, x, out, f32::mul_add);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn rows_avx2<T: Stored>(weights: &[T], x: &[f32], out: &mut [f32]) {
-    rows::<T, 8>(weights, x, out, f32::mul_add);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx2,fma")]
 fn add_scaled_avx512<T: Stored>(values: &[T], scale: f32, out: &mut [f32]) {
     add_scaled(values, scale, out, f32::mul_add);
 }
@@ -104,40 +227,22 @@ fn add_scaled_avx2<T: Stored>(values: &[T], scale: f32, out: &mut [f32]) {
     add_scaled(values, scale, out, f32::mul_add);
 }
 
-/// Four sums of `LANES` each run side by side, which hides the latency of a multiply-add.
-#[inline(always)]
-fn rows<T: Stored, const LANES: usize>(
-    weights: &[T],
-    x: &[f32],
-    out: &mut [f32],
-    mul_add: impl Fn(f32, f32, f32) -> f32 + Copy,
-) {
-    const SUMS: usize = 4;
+/// The loop without special instructions.
+fn rows<T: Stored>(weights: &[T], x: &[f32], out: &mut [f32]) {
+    const LANES: usize = 8;
     let columns = x.len();
+    let (x_lanes, x_rest) = x.as_chunks::<LANES>();
     for (row, out) in out.iter_mut().enumerate() {
-        let row = &weights[row * columns..(row + 1) * columns];
-        let mut sums = [[0f32; LANES]; SUMS];
-        let (row_lanes, row_rest) = row.as_chunks::<LANES>();
-        let (x_lanes, x_rest) = x.as_chunks::<LANES>();
-        let (row_blocks, row_tail) = row_lanes.as_chunks::<SUMS>();
-        let (x_blocks, x_tail) = x_lanes.as_chunks::<SUMS>();
-        for (w, v) in row_blocks.iter().zip(x_blocks) {
-            for sum in 0..SUMS {
-                for lane in 0..LANES {
-                    sums[sum][lane] = mul_add(w[sum][lane].widen(), v[sum][lane], sums[sum][lane]);
-                }
+        let (row_lanes, row_rest) =
+            weights[row * columns..(row + 1) * columns].as_chunks::<LANES>();
+        let mut sums = [0f32; LANES];
+        for (w, v) in row_lanes.iter().zip(x_lanes) {
+            for ((sum, w), v) in sums.iter_mut().zip(w).zip(v) {
+                *sum += w.widen() * v;
             }
         }
-        for (w, v) in row_tail.iter().zip(x_tail) {
-            for lane in 0..LANES {
-                sums[0][lane] = mul_add(w[lane].widen(), v[lane], sums[0][lane]);
-            }
-        }
-        let mut total: f32 = sums.as_flattened().iter().sum();
-        for (w, v) in row_rest.iter().zip(x_rest) {
-            total = mul_add(w.widen(), *v, total);
-        }
-        *out = total;
+        let rest: f32 = row_rest.iter().zip(x_rest).map(|(w, v)| w.widen() * v).sum();
+        *out = sums.iter().sum::<f32>() + rest;
     }
 }
 
