@@ -1,1 +1,18 @@
-//! The worker: pull → load → generate → store → ack.
+//! Pulls jobs, generates, stores: the process that runs on the GPU machine.
+//!
+//! Layout, along a job's way:
+//! - [`run`]: pull → claim → open the model → generate cell by cell → store → acknowledge
+//! - [`model`]: a model that answers prompts, as the run loop sees it
+//! - [`engine_models`]: that, by the engine
+//! - [`metrics`], [`record`]: from time stamps to figures, from figures to the stored documents
+//! - [`telemetry`]: GPU and process sampled while a cell runs
+//! - [`doctor`]: what works on this machine and what does not
+//! - [`cli`]: the command line
+pub mod cli;
+pub mod doctor;
+pub mod engine_models;
+pub mod metrics;
+pub mod model;
+pub mod record;
+pub mod run;
+pub mod telemetry;

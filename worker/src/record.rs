@@ -1,0 +1,209 @@
+//! From what a cell brought to the documents that are stored: the markdown and the record.
+
+use bakeoff_proto::document::{self, HeaderRow};
+use bakeoff_proto::record::{
+    DeviceFacts, DocumentRef, Fingerprint, MemoryFacts, OutputFacts, Resolved,
+};
+use bakeoff_proto::{Attempt, Cell, Job, Metrics, MetricsRecord, SCHEMA_VERSION};
+use jiff::Timestamp;
+
+use crate::metrics::{Timing, percentile};
+use crate::model::{ModelFacts, Output};
+use crate::telemetry::Summary;
+
+/// Plan and sight may differ by so much before it is called a mismatch.
+const MEMORY_TOLERANCE: f64 = 0.02;
+
+/// Everything a record is made of.
+pub struct Parts<'a> {
+    pub job: &'a Job,
+    pub cell: &'a Cell,
+    pub attempt: &'a Attempt,
+    pub gpu_class: &'a str,
+    pub started_at: Timestamp,
+    pub model: &'a ModelFacts,
+    pub output: &'a Output,
+    pub facts: &'a OutputFacts,
+    pub timing: &'a Timing,
+    pub telemetry: &'a Summary,
+    pub telemetry_note: Option<String>,
+}
+
+impl Parts<'_> {
+    pub fn metrics(&self) -> Metrics {
+        let (generation, timing, model) = (&self.output.generation, self.timing, self.model);
+        let tokens = generation.token_ids.len();
+        let gb = |bytes: u64| bytes as f64 / 1e9;
+        let mean_length = f64::from(self.output.prompt_tokens) + tokens as f64 / 2.0;
+        let bytes_per_token = generation.weight_bytes_per_token
+            + model.footprint.kv_bytes_per_token as f64 * mean_length;
+        let bound_tok_s = model
+            .read_bandwidth_gb_s
+            .filter(|_| bytes_per_token > 0.0)
+            .map(|gb_s| gb_s * 1e9 / bytes_per_token);
+        let itl = |share| percentile(&timing.inter_token_ms, share);
+        Metrics {
+            flash_attn: generation.flash_attn,
+            tokens_generated: tokens as u32,
+            tok_per_s: timing.tok_per_s,
+            time_s: timing.time_s,
+            model_memory_gb: gb(model.footprint.weight_bytes),
+            gpu_free_gb: self.telemetry.gpu_free_gb,
+            prompt_tokens: self.output.prompt_tokens,
+            ttft_ms: timing.ttft_ms,
+            tpot_ms: timing.tpot_ms,
+            decode_tok_s: timing.decode_tok_s,
+            prefill_tok_s: timing.prefill_tok_s,
+            itl_p50_ms: itl(0.5),
+            itl_p95_ms: itl(0.95),
+            itl_p99_ms: itl(0.99),
+            roofline_pct: timing
+                .decode_tok_s
+                .zip(bound_tok_s)
+                .map(|(seen, most)| 100.0 * seen / most),
+            read_bandwidth_gb_s: model.read_bandwidth_gb_s,
+            bytes_per_token: (bytes_per_token > 0.0).then_some(bytes_per_token),
+            download_s: model.download_s,
+            load_s: model.load_s,
+            load_gb_s: if model.load_s > 0.0 { gb(model.stored_bytes) / model.load_s } else { 0.0 },
+            kv_memory_gb: gb(generation.kv_bytes),
+            peak_memory_gb: self.telemetry.peak_memory_gb,
+            gpu_util_mean_pct: self.telemetry.gpu_util_mean_pct,
+            power_mean_w: self.telemetry.power_mean_w,
+            energy_j_per_token: self.telemetry.energy_j.map(|j| j / tokens.max(1) as f64),
+            sm_clock_min_mhz: self.telemetry.sm_clock_min_mhz,
+            throttled: self.telemetry.throttled,
+            host_rss_peak_gb: self.telemetry.host_rss_peak_gb,
+            host_cpu_s: self.telemetry.host_cpu_s,
+        }
+    }
+
+    /// The markdown file: a header for people, the prompt, the output verbatim.
+    pub fn markdown(&self, metrics: &Metrics) -> String {
+        let (job, sampling) = (self.job, &self.output.sampling);
+        let number = |value: f64| format!("{value:.3}");
+        let optional = |value: Option<f64>| value.map(number).unwrap_or_default();
+        let sampled = if sampling.greedy {
+            "greedy".to_owned()
+        } else {
+            format!("temperature {}, top_p {}", sampling.temperature, sampling.top_p)
+        };
+        let revision = match &job.model.source {
+            bakeoff_proto::ModelSource::Hub { revision, .. } => revision.clone(),
+            _ => String::new(),
+        };
+        let header: Vec<HeaderRow> = vec![
+            ("model", job.model.display_id()),
+            ("revision", revision),
+            ("prompt", self.cell.prompt_id.clone()),
+            ("run", self.cell.run.to_string()),
+            ("seed", self.cell.seed.to_string()),
+            ("started", self.started_at.to_string()),
+            ("format", self.model.format.as_str().into()),
+            ("engine", self.model.effective.engine.into()),
+            ("dtype", job.engine.dtype.as_str().into()),
+            ("device", self.model.effective.device.clone()),
+            ("sampling", sampled),
+            ("max new tokens", self.cell.generation.max_new_tokens.to_string()),
+            ("prompt tokens", metrics.prompt_tokens.to_string()),
+            ("tokens generated", metrics.tokens_generated.to_string()),
+            ("time (s)", number(metrics.time_s)),
+            ("tok/s", number(metrics.tok_per_s)),
+            ("time to first token (ms)", number(metrics.ttft_ms)),
+            ("time per output token (ms)", optional(metrics.tpot_ms)),
+            ("model memory (GB)", number(metrics.model_memory_gb)),
+            ("GPU free (GB)", optional(metrics.gpu_free_gb)),
+            ("flash attention", metrics.flash_attn.to_string()),
+            ("finish reason", self.facts.finish_reason.as_str().into()),
+        ];
+        document::render(&job.model.display_id(), &header, &self.cell.prompt, &self.output.text)
+    }
+
+    pub fn record(&self, metrics: Metrics, document: DocumentRef) -> MetricsRecord {
+        let (job, cell, model) = (self.job, self.cell, self.model);
+        let (sampling, effective) = (&self.output.sampling, &model.effective);
+        MetricsRecord {
+            schema_version: SCHEMA_VERSION,
+            sweep: job.sweep.clone(),
+            cell: cell.id.clone(),
+            job: job.id.clone(),
+            generation: job.generation,
+            attempt: self.attempt.id.clone(),
+            worker: self.attempt.worker.clone(),
+            model: job.model.display_id(),
+            source: job.model.source.clone(),
+            prompt_id: cell.prompt_id.clone(),
+            run: cell.run,
+            seed: cell.seed,
+            started_at: self.started_at,
+            document,
+            resolved: Resolved {
+                format: model.format,
+                thinking: model.thinking,
+                engine: effective.engine.into(),
+                temperature: sampling.temperature,
+                top_p: sampling.top_p,
+                top_k: sampling.top_k,
+                min_p: sampling.min_p,
+                repetition_penalty: sampling.repetition_penalty,
+                greedy: sampling.greedy,
+            },
+            generation_settings: cell.generation.clone(),
+            engine_settings: job.engine.clone(),
+            fingerprint: Fingerprint {
+                weights_sha256: model.weights_sha256.clone(),
+                tokenizer_sha256: model.tokenizer_sha256.clone(),
+                template_sha256: model.template_sha256.clone(),
+                build: crate::cli::BUILD.into(),
+                engine: effective.engine.into(),
+                dtype: job.engine.dtype.as_str().into(),
+                device: effective.device.clone(),
+                driver: effective.driver.clone(),
+                flash_attn: effective.flash_attn.into(),
+                tf32: effective.tf32.into(),
+                reduced_precision_reduction: effective.reduced_precision_reduction.into(),
+                cuda_graph: effective.cuda_graph.into(),
+            },
+            output: self.facts.clone(),
+            memory: self.memory(),
+            device: DeviceFacts {
+                name: effective.device.clone(),
+                driver: Some(effective.driver.clone()).filter(|driver| !driver.is_empty()),
+                gpu_class: self.gpu_class.to_owned(),
+                host_cpu: bakeoff_engine::host::cpu_name(),
+                telemetry_note: self.telemetry_note.clone(),
+            },
+            inter_token_ms: self.timing.inter_token_ms.clone(),
+            mismatches: self.mismatches(),
+            metrics,
+        }
+    }
+
+    fn memory(&self) -> MemoryFacts {
+        let model = self.model;
+        MemoryFacts {
+            planned_weight_bytes: model.planned_weight_bytes,
+            weight_bytes: model.footprint.weight_bytes,
+            planned_kv_bytes: model.planned_kv_bytes,
+            kv_bytes: self.output.generation.kv_bytes,
+            planned_workspace_bytes: model.planned_workspace_bytes,
+            cap_bytes: model.cap_bytes,
+            device_total_bytes: model.device_total_bytes,
+        }
+    }
+
+    fn mismatches(&self) -> Vec<String> {
+        let memory = self.memory();
+        let differ = |planned: u64, seen: u64| {
+            planned.abs_diff(seen) as f64 > MEMORY_TOLERANCE * planned.max(seen) as f64
+        };
+        let pairs = [
+            ("weights", memory.planned_weight_bytes, memory.weight_bytes),
+            ("key and value cache", memory.planned_kv_bytes, memory.kv_bytes),
+        ];
+        let told = |(what, planned, seen): &(&str, u64, u64)| {
+            format!("{what}: {planned} bytes planned, {seen} bytes seen")
+        };
+        pairs.iter().filter(|(_, planned, seen)| differ(*planned, *seen)).map(told).collect()
+    }
+}

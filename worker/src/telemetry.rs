@@ -1,0 +1,247 @@
+//! GPU and process, sampled ten times a second while a cell runs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nvml_wrapper::Nvml;
+use nvml_wrapper::bitmasks::device::ThrottleReasons;
+use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
+
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// The GPU's counters, or why there are none.
+pub enum Gpu {
+    Nvml { nvml: Box<Nvml>, index: u32 },
+    Absent { reason: String },
+}
+
+impl Gpu {
+    /// `index` is `None` on a worker that runs on the CPU.
+    pub fn open(index: Option<u32>) -> Self {
+        let Some(index) = index else {
+            return Self::Absent { reason: "the worker runs on the CPU".into() };
+        };
+        match Nvml::init() {
+            Ok(nvml) => match nvml.device_by_index(index).map(|_| ()) {
+                Ok(()) => Self::Nvml { nvml: Box::new(nvml), index },
+                Err(error) => Self::Absent { reason: format!("NVML has no GPU {index}: {error}") },
+            },
+            Err(error) => Self::Absent { reason: format!("NVML could not be loaded: {error}") },
+        }
+    }
+
+    pub fn note(&self) -> Option<String> {
+        match self {
+            Self::Nvml { .. } => None,
+            Self::Absent { reason } => Some(reason.clone()),
+        }
+    }
+
+    /// Name, driver and total bytes, for class and `doctor`.
+    pub fn describe(&self) -> Option<(String, String, u64)> {
+        let Self::Nvml { nvml, index } = self else { return None };
+        let device = nvml.device_by_index(*index).ok()?;
+        let driver = nvml.sys_driver_version().ok()?;
+        Some((device.name().ok()?, driver, device.memory_info().ok()?.total))
+    }
+
+    fn sample(&self) -> GpuSample {
+        let Self::Nvml { nvml, index } = self else { return GpuSample::default() };
+        let Ok(device) = nvml.device_by_index(*index) else { return GpuSample::default() };
+        let memory = device.memory_info().ok();
+        GpuSample {
+            used_bytes: memory.as_ref().map(|m| m.used),
+            free_bytes: memory.as_ref().map(|m| m.free),
+            util_pct: device.utilization_rates().ok().map(|u| u.gpu),
+            power_w: device.power_usage().ok().map(|mw| f64::from(mw) / 1e3),
+            sm_mhz: device.clock_info(Clock::SM).ok(),
+            memory_mhz: device.clock_info(Clock::Memory).ok(),
+            temperature_c: device.temperature(TemperatureSensor::Gpu).ok(),
+            throttled: device.current_throttle_reasons().ok().map(|reasons| {
+                // The software power cap is normal operation of a card under load.
+                reasons.intersects(
+                    ThrottleReasons::HW_SLOWDOWN
+                        | ThrottleReasons::SW_THERMAL_SLOWDOWN
+                        | ThrottleReasons::HW_THERMAL_SLOWDOWN
+                        | ThrottleReasons::HW_POWER_BRAKE_SLOWDOWN,
+                )
+            }),
+            energy_mj: device.total_energy_consumption().ok(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct GpuSample {
+    used_bytes: Option<u64>,
+    free_bytes: Option<u64>,
+    util_pct: Option<u32>,
+    power_w: Option<f64>,
+    sm_mhz: Option<u32>,
+    memory_mhz: Option<u32>,
+    temperature_c: Option<u32>,
+    throttled: Option<bool>,
+    energy_mj: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    at_s: f64,
+    gpu: GpuSample,
+    rss_bytes: Option<u64>,
+    cpu_s: f64,
+}
+
+/// A sampler at work; [`Sampler::finish`] ends it.
+pub struct Sampler {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<Sample>>,
+}
+
+impl Sampler {
+    pub fn start(gpu: Arc<Gpu>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let started = Instant::now();
+            let mut samples = Vec::new();
+            loop {
+                let last = stopped.load(Ordering::Acquire);
+                samples.push(Sample {
+                    at_s: started.elapsed().as_secs_f64(),
+                    gpu: gpu.sample(),
+                    rss_bytes: rss_bytes(),
+                    cpu_s: cpu_seconds(),
+                });
+                if last {
+                    return samples;
+                }
+                std::thread::park_timeout(INTERVAL);
+            }
+        });
+        Self { stop, thread }
+    }
+
+    /// Takes a last sample and sums up.
+    pub fn finish(self) -> Timeline {
+        self.stop.store(true, Ordering::Release);
+        self.thread.thread().unpark();
+        Timeline { samples: self.thread.join().unwrap_or_default() }
+    }
+}
+
+/// The samples of one cell.
+pub struct Timeline {
+    samples: Vec<Sample>,
+}
+
+/// Telemetry over one cell; `None` where nothing could be measured.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Summary {
+    pub peak_memory_gb: Option<f64>,
+    pub gpu_free_gb: Option<f64>,
+    pub gpu_util_mean_pct: Option<f64>,
+    pub power_mean_w: Option<f64>,
+    pub energy_j: Option<f64>,
+    pub sm_clock_min_mhz: Option<u32>,
+    pub throttled: Option<bool>,
+    pub host_rss_peak_gb: Option<f64>,
+    pub host_cpu_s: Option<f64>,
+}
+
+impl Timeline {
+    pub fn summary(&self) -> Summary {
+        let gpu = || self.samples.iter().map(|sample| sample.gpu);
+        let gb = |bytes: u64| bytes as f64 / 1e9;
+        let ends = self.samples.first().zip(self.samples.last());
+        let throttled: Vec<_> = gpu().filter_map(|g| g.throttled).collect();
+        Summary {
+            peak_memory_gb: gpu().filter_map(|g| g.used_bytes).max().map(gb),
+            gpu_free_gb: self.samples.last().and_then(|last| last.gpu.free_bytes).map(gb),
+            gpu_util_mean_pct: mean(gpu().filter_map(|g| g.util_pct).map(f64::from)),
+            power_mean_w: mean(gpu().filter_map(|g| g.power_w)),
+            energy_j: ends.and_then(|(first, last)| {
+                let used = last.gpu.energy_mj?.checked_sub(first.gpu.energy_mj?)?;
+                Some(used as f64 / 1e3)
+            }),
+            sm_clock_min_mhz: gpu().filter_map(|g| g.sm_mhz).min(),
+            throttled: (!throttled.is_empty()).then(|| throttled.contains(&true)),
+            host_rss_peak_gb: self.samples.iter().filter_map(|s| s.rss_bytes).max().map(gb),
+            host_cpu_s: ends.map(|(first, last)| last.cpu_s - first.cpu_s),
+        }
+    }
+
+    /// One line a sample; empty fields where nothing could be measured.
+    pub fn csv(&self) -> String {
+        let mut text = String::from(
+            "seconds,gpu_used_bytes,gpu_util_pct,power_w,sm_mhz,memory_mhz,temperature_c,throttled,energy_mj,rss_bytes,cpu_s\n",
+        );
+        for Sample { at_s, gpu, rss_bytes, cpu_s } in &self.samples {
+            text.push_str(&format!(
+                "{at_s:.3},{},{},{},{},{},{},{},{},{},{cpu_s:.3}\n",
+                field(gpu.used_bytes),
+                field(gpu.util_pct),
+                field(gpu.power_w),
+                field(gpu.sm_mhz),
+                field(gpu.memory_mhz),
+                field(gpu.temperature_c),
+                field(gpu.throttled),
+                field(gpu.energy_mj),
+                field(*rss_bytes),
+            ));
+        }
+        text
+    }
+}
+
+fn field(value: Option<impl ToString>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0u32), |(sum, count), v| (sum + v, count + 1));
+    (count > 0).then(|| sum / f64::from(count))
+}
+
+/// Resident set size of this process (Linux only).
+fn rss_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    // SAFETY: `sysconf` reads a constant of the system.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    Some(pages * u64::try_from(page).ok()?)
+}
+
+/// User and system time of this process.
+fn cpu_seconds() -> f64 {
+    // SAFETY: all-zero bytes are a valid `rusage`, which is plain data.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a local of the right type.
+    let result = unsafe { libc::getrusage(libc::RUSAGE_SELF, &mut usage) };
+    if result != 0 {
+        return 0.0;
+    }
+    let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 / 1e6;
+    seconds(usage.ru_utime) + seconds(usage.ru_stime)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_gpu_its_fields_are_empty_and_the_process_is_still_seen() {
+        let gpu = Arc::new(Gpu::open(None));
+        assert!(gpu.note().unwrap().contains("CPU"));
+        let timeline = Sampler::start(gpu).finish();
+        let summary = timeline.summary();
+        assert_eq!((summary.peak_memory_gb, summary.throttled), (None, None));
+        assert!(summary.host_cpu_s.is_some());
+        let csv = timeline.csv();
+        let columns = csv.lines().next().unwrap().split(',').count();
+        assert!(csv.lines().count() >= 2);
+        assert!(csv.lines().all(|line| line.split(',').count() == columns), "{csv}");
+    }
+}
