@@ -51,11 +51,15 @@ pub async fn stored_plan(
 pub async fn freeze(store: &dyn ObjectStore, plan: &Plan) -> Result<Frozen, anyhow::Error> {
     let name = &plan.sweep.name;
     let key = names::plan_key(name);
-    if store::create_if_absent(store, &key, plan.to_json().into()).await? == Created::Ours {
-        return Ok(Frozen::New);
-    }
-    let Some(stored) = stored_plan(store, name).await? else {
-        anyhow::bail!("{key} was there and is gone: is somebody deleting the sweep?");
+    let stored = match stored_plan(store, name).await? {
+        Some(stored) => stored,
+        None => match store::create_if_absent(store, &key, plan.to_json().into()).await? {
+            Created::Ours => return Ok(Frozen::New),
+            // Another coordinator was faster.
+            Created::AlreadyThere => stored_plan(store, name).await?.ok_or_else(|| {
+                anyhow::anyhow!("{key} was there and is gone: is somebody deleting the sweep?")
+            })?,
+        },
     };
     match differences(&stored, plan) {
         found if found.is_empty() => Ok(Frozen::Resumed),

@@ -1,0 +1,141 @@
+//! The program as a user runs it: output, messages and exit codes.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use bakeoff_coordinator::plan::{Plan, Revisions};
+use bakeoff_coordinator::publish;
+use bakeoff_transport::args::StoreArgs;
+use bakeoff_transport::store;
+
+fn coordinator(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_coordinator"))
+        .args(args)
+        .current_dir(folder)
+        .env_clear()
+        .env("HF_HUB_OFFLINE", "1")
+        .env("COLUMNS", "100")
+        .output()
+        .expect("the coordinator starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Exit code 2, nothing on stdout, and the message.
+fn refused(folder: &Path, args: &[&str]) -> String {
+    let output = coordinator(folder, args);
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "");
+    text(&output.stderr)
+}
+
+#[test]
+fn every_command_explains_itself_with_an_example() {
+    let folder = tempfile::tempdir().unwrap();
+    let top = coordinator(folder.path(), &["--help"]);
+    assert!(top.status.success());
+    insta::assert_snapshot!("help", text(&top.stdout));
+    for command in [
+        "run", "plan", "submit", "watch", "status", "cancel", "retry", "collect", "export",
+        "delete",
+    ] {
+        let help = coordinator(folder.path(), &[command, "--help"]);
+        let shown = text(&help.stdout);
+        assert!(help.status.success() && shown.contains("Example"), "{command}: {shown}");
+    }
+}
+
+#[test]
+fn the_default_sweep_is_planned_offline_with_its_ledgers() {
+    let folder = tempfile::tempdir().unwrap();
+    let sweep = repository().join("deploy/sweeps/qwen-codegen.toml");
+    let sweep = sweep.to_str().unwrap();
+    let planned =
+        coordinator(folder.path(), &["plan", sweep, "--gpu", "h100", "--price-per-gpu-hour", "3"]);
+    assert!(planned.status.success(), "{}", text(&planned.stderr));
+    insta::assert_snapshot!("plan_qwen_codegen", text(&planned.stdout));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "a dry run leaves nothing");
+
+    let json = coordinator(folder.path(), &["plan", sweep, "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    let weights: Vec<String> = json["jobs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|job| format!("{:.1}", job["ledger"]["weight_bytes"].as_f64().unwrap() / 1e9))
+        .collect();
+    assert_eq!(weights, ["15.2", "65.5", "65.5", "61.1", "61.1"]);
+
+    let small = coordinator(folder.path(), &["plan", sweep, "--gpu", "l4"]);
+    assert_eq!(small.status.code(), Some(1), "four of five do not fit an L4");
+}
+
+#[test]
+fn bad_input_ends_with_2_and_the_next_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let sweep = folder.path().join("sweep.toml");
+    let valid = "name = \"s\"\n[[prompts]]\nid = \"p\"\ntext = \"x\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n";
+    std::fs::write(&sweep, valid).unwrap();
+    let unknown = valid.replace("[[models]]", "[[models]]\nformt = \"auto\"");
+    std::fs::write(folder.path().join("unknown.toml"), unknown).unwrap();
+    let folder = folder.path();
+    let messages = [
+        refused(folder, &["plan", "missing.toml"]),
+        refused(
+            folder,
+            &["submit", "sweep.toml", "--store", "./r", "--nats", "nats://127.0.0.1:1"],
+        ),
+        refused(folder, &["plan", "sweep.toml", "--gpu", "h1000"]),
+        refused(folder, &["collect", "nothing", "--store", "./r"]),
+        refused(folder, &["collect", "nothing"]),
+        refused(folder, &["status", "--store", "ftp://x"]),
+        refused(folder, &["cancel", "../x", "--store", "./r"]),
+    ];
+    insta::assert_snapshot!("bad_input", messages.join("---\n"));
+}
+
+#[tokio::test]
+async fn collect_export_and_delete_work_from_the_store_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("results");
+    let args = StoreArgs { store: Some(place.display().to_string()), ..StoreArgs::default() };
+    let objects = store::open(&args).await.unwrap();
+    let plan = Plan::build(bakeoff_coordinator::sweep::demo(), Revisions::new()).unwrap();
+    publish::freeze(objects.as_ref(), &plan).await.unwrap();
+    for planned in &plan.jobs {
+        for cell in &planned.job.cells {
+            common::finish(objects.as_ref(), &planned.job, cell).await;
+        }
+    }
+    let run = |args: &[&str]| coordinator(folder.path(), args);
+    let collected = run(&["collect", "demo", "--store", "results"]);
+    assert!(collected.status.success(), "{}", text(&collected.stderr));
+    assert!(text(&collected.stdout).starts_with("demo: 12 of 12 done\n"));
+    let csv = std::fs::read(place.join("demo/demo_summary.csv")).unwrap();
+    let report = std::fs::read(place.join("demo/report.md")).unwrap();
+    assert!(run(&["collect", "demo", "--store", "results", "--json"]).status.success());
+    assert_eq!(std::fs::read(place.join("demo/demo_summary.csv")).unwrap(), csv);
+    assert_eq!(std::fs::read(place.join("demo/report.md")).unwrap(), report);
+
+    // A run of a sweep that is done already says so, and needs no worker.
+    let rerun = run(&["run", "--store", "results"]);
+    assert!(rerun.status.success());
+    assert!(text(&rerun.stdout).starts_with("12 of 12 already done"), "{}", text(&rerun.stdout));
+
+    assert!(run(&["export", "demo", "out", "--store", "results"]).status.success());
+    assert_eq!(std::fs::read(folder.path().join("out/demo_summary.csv")).unwrap(), csv);
+    std::fs::write(folder.path().join("out/report.md"), "mine").unwrap();
+    refused(folder.path(), &["export", "demo", "out", "--store", "results"]);
+
+    refused(folder.path(), &["delete", "demo", "--store", "results"]);
+    assert!(run(&["delete", "demo", "--store", "results", "--yes"]).status.success());
+    refused(folder.path(), &["collect", "demo", "--store", "results"]);
+}

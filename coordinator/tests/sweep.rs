@@ -1,0 +1,263 @@
+//! A sweep from plan to CSV over the in-process queue and a store in memory, with workers by script.
+
+mod common;
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bakeoff_coordinator::collect::{Counts, Status, read};
+use bakeoff_coordinator::plan::{Plan, Revisions};
+use bakeoff_coordinator::publish::{self, DifferentPlan, Frozen, Scope, Submitted};
+use bakeoff_coordinator::watch::{self, WatchOptions, Watched};
+use bakeoff_coordinator::{results, sweep};
+use bakeoff_proto::names;
+use bakeoff_transport::queue::memory::MemoryQueue;
+use bakeoff_transport::queue::{JobQueue, QueueSettings};
+use bakeoff_transport::store;
+use object_store::ObjectStore;
+
+fn demo() -> Plan {
+    Plan::build(sweep::demo(), Revisions::new()).expect("the demo has a plan")
+}
+
+struct Bench {
+    queue: Arc<dyn JobQueue>,
+    objects: Arc<dyn ObjectStore>,
+    plan: Plan,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { queue: Arc::new(MemoryQueue::new()), objects: store::memory(), plan: demo() }
+    }
+
+    async fn publish(&self, scope: Scope) -> Submitted {
+        let settings = QueueSettings::default();
+        publish::publish(self.queue.as_ref(), self.objects.as_ref(), &self.plan, &settings, scope)
+            .await
+            .expect("publish")
+    }
+
+    async fn freeze(&self) -> Frozen {
+        publish::freeze(self.objects.as_ref(), &self.plan).await.expect("freeze")
+    }
+
+    async fn counts(&self) -> Counts {
+        Counts::of(read::statuses(self.objects.as_ref(), &self.plan).await.expect("statuses"))
+    }
+
+    async fn csv(&self) -> String {
+        let name = &self.plan.sweep.name;
+        let (_, outputs) = results::collect_and_store(&self.objects, name).await.expect("collect");
+        outputs[0].text.clone()
+    }
+}
+
+#[tokio::test]
+async fn a_submitted_sweep_is_done_once_and_collects_to_the_same_bytes() {
+    let bench = Bench::new();
+    assert_eq!(bench.freeze().await, Frozen::New);
+    assert_eq!(bench.publish(Scope::Open).await.published, 3);
+    // A second submission adds nothing.
+    assert_eq!(bench.freeze().await, Frozen::Resumed);
+    let again = bench.publish(Scope::Open).await;
+    assert_eq!((again.published, again.already_queued), (0, 3));
+
+    assert_eq!(common::drain(bench.queue.as_ref(), &bench.objects).await, 12);
+    let done = bench.publish(Scope::Open).await;
+    assert_eq!(done, Submitted { done: 3, ..Submitted::default() });
+
+    let csv = bench.csv().await;
+    assert_eq!(csv.lines().count(), 13);
+    assert!(csv.lines().skip(1).all(|line| line.contains(",done,")), "{csv}");
+    assert_eq!(csv, bench.csv().await);
+    let name = &bench.plan.sweep.name;
+    let collected = read::collect(bench.objects.clone(), name).await.unwrap();
+    assert_eq!((collected.outputs.len(), collected.telemetry.len()), (12, 12));
+    assert_eq!(collected.orphans, Vec::<String>::new());
+    assert_eq!(collected.problems, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn two_coordinators_at_once_make_one_set_of_jobs() {
+    let bench = Bench::new();
+    let (a, b) = futures::join!(bench.freeze(), bench.freeze());
+    assert!(a == Frozen::New || b == Frozen::New);
+    let (a, b) = futures::join!(bench.publish(Scope::Open), bench.publish(Scope::Open));
+    assert_eq!(a.published + b.published, 3);
+    assert_eq!(common::drain(bench.queue.as_ref(), &bench.objects).await, 12);
+}
+
+#[tokio::test]
+async fn another_plan_under_the_same_name_is_refused_and_says_what_differs() {
+    let bench = Bench::new();
+    bench.freeze().await;
+    let mut changed = sweep::demo();
+    changed.runs = 3;
+    let changed = Plan::build(changed, Revisions::new()).unwrap();
+    let error = publish::freeze(bench.objects.as_ref(), &changed).await.unwrap_err();
+    let different = error.downcast_ref::<DifferentPlan>().expect("a different plan");
+    assert_eq!(different.differences, ["runs: was 2, now 3"]);
+    assert_eq!(bakeoff_coordinator::error::code(&error), 2);
+}
+
+/// Killed after freezing, after one job, in the middle of the work: each resumes to the same CSV.
+#[tokio::test]
+async fn a_coordinator_killed_at_each_phase_resumes_to_the_same_csv() {
+    let whole = Bench::new();
+    whole.freeze().await;
+    whole.publish(Scope::Open).await;
+    common::drain(whole.queue.as_ref(), &whole.objects).await;
+    let expected = whole.csv().await;
+
+    for jobs_before in 0..=3 {
+        for cells_before in [0, 1] {
+            let bench = Bench::new();
+            bench.freeze().await;
+            bench.queue.prepare(&QueueSettings::default(), &["any".into()]).await.unwrap();
+            for planned in bench.plan.jobs.iter().take(jobs_before) {
+                bench.queue.publish(&planned.job).await.unwrap();
+                for cell in planned.job.cells.iter().take(cells_before) {
+                    common::finish(bench.objects.as_ref(), &planned.job, cell).await;
+                }
+            }
+            // The next coordinator knows nothing of the first.
+            assert_eq!(bench.freeze().await, Frozen::Resumed);
+            let outcome = bench.publish(Scope::Open).await;
+            assert_eq!(outcome.published + outcome.already_queued, 3);
+            common::drain(bench.queue.as_ref(), &bench.objects).await;
+            assert_eq!(bench.csv().await, expected, "{jobs_before} jobs, {cells_before} cells");
+        }
+    }
+}
+
+#[tokio::test]
+async fn failed_cells_wait_for_a_retry_which_does_only_them() {
+    let bench = Bench::new();
+    bench.freeze().await;
+    bench.publish(Scope::Open).await;
+    let (job, delivery) = common::take(bench.queue.as_ref()).await.expect("a job");
+    common::finish(bench.objects.as_ref(), &job, &job.cells[0]).await;
+    for cell in &job.cells[1..] {
+        common::fail(bench.objects.as_ref(), &job, cell, "the template\nthrows, =1+1").await;
+    }
+    delivery.term("bad template").await.unwrap();
+    common::drain(bench.queue.as_ref(), &bench.objects).await;
+
+    let counts = bench.counts().await;
+    assert_eq!((counts.done, counts.failed, counts.pending), (9, 3, 0));
+    let csv = bench.csv().await;
+    assert_eq!(csv.lines().count(), 13, "a message of two lines stays in its row");
+    assert_eq!(csv.matches(",failed,").count(), 3);
+    assert!(csv.contains("bad_template,\"the template throws, =1+1\""), "{csv}");
+
+    // A plain submission leaves them alone.
+    let outcome = bench.publish(Scope::Open).await;
+    assert_eq!((outcome.published, outcome.ended, outcome.done), (0, 1, 2));
+    let outcome = bench.publish(Scope::Retry).await;
+    assert_eq!(outcome.published, 1);
+    assert_eq!(common::drain(bench.queue.as_ref(), &bench.objects).await, 3);
+    assert_eq!(bench.counts().await.done, 12);
+    let name = &bench.plan.sweep.name;
+    let collected = read::collect(bench.objects.clone(), name).await.unwrap();
+    assert_eq!(collected.failures.len(), 3, "the history is kept");
+    assert!(collected.rows.iter().all(|row| row.status == Status::Done));
+}
+
+#[tokio::test]
+async fn cancel_keeps_what_is_done_and_retry_takes_up_the_rest() {
+    let bench = Bench::new();
+    bench.freeze().await;
+    bench.publish(Scope::Open).await;
+    let first = &bench.plan.jobs[0].job;
+    common::finish(bench.objects.as_ref(), first, &first.cells[0]).await;
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    let cancelled = publish::cancel(bench.queue.as_ref(), bench.objects.as_ref(), &bench.plan, now)
+        .await
+        .unwrap();
+    assert_eq!(cancelled, 11);
+    assert!(common::take(bench.queue.as_ref()).await.is_none(), "nothing is queued any more");
+    let counts = bench.counts().await;
+    assert_eq!((counts.done, counts.cancelled), (1, 11));
+    assert_eq!(bench.publish(Scope::Open).await.published, 0);
+
+    assert_eq!(bench.publish(Scope::Retry).await.published, 3);
+    assert_eq!(common::drain(bench.queue.as_ref(), &bench.objects).await, 11);
+    assert_eq!(bench.counts().await.done, 12);
+}
+
+#[tokio::test]
+async fn watch_ends_when_the_store_says_so_and_not_before() {
+    let bench = Bench::new();
+    bench.freeze().await;
+    bench.publish(Scope::Open).await;
+    let options = WatchOptions { republish: None, embedded: true };
+    let (queue, objects) = (bench.queue.clone(), bench.objects.clone());
+    let interrupted = watch::watch(
+        queue.clone(),
+        objects.clone(),
+        &bench.plan,
+        &options,
+        tokio::time::sleep(Duration::from_millis(300)),
+    );
+    assert_eq!(interrupted.await.unwrap(), Watched::Interrupted);
+
+    let watched = watch::watch(queue, objects, &bench.plan, &options, pending());
+    let work = common::drain(bench.queue.as_ref(), &bench.objects);
+    let (watched, cells) =
+        tokio::time::timeout(Duration::from_secs(30), async { futures::join!(watched, work) })
+            .await
+            .expect("watching ends");
+    assert_eq!((watched.unwrap(), cells), (Watched::Finished, 12));
+}
+
+#[tokio::test]
+async fn a_job_that_the_queue_lost_is_published_again_while_watching() {
+    let bench = Bench::new();
+    bench.freeze().await;
+    bench.queue.prepare(&QueueSettings::default(), &["any".into()]).await.unwrap();
+    let options = WatchOptions { republish: Some(QueueSettings::default()), embedded: false };
+    let watched =
+        watch::watch(bench.queue.clone(), bench.objects.clone(), &bench.plan, &options, pending());
+    let work = async {
+        let mut cells = 0;
+        while cells < 12 {
+            cells += common::drain(bench.queue.as_ref(), &bench.objects).await;
+        }
+    };
+    let (watched, ()) =
+        tokio::time::timeout(Duration::from_secs(60), async { futures::join!(watched, work) })
+            .await
+            .expect("the lost jobs come back");
+    assert_eq!(watched.unwrap(), Watched::Finished);
+}
+
+#[tokio::test]
+async fn what_no_record_names_is_an_orphan_and_damage_is_told() {
+    let bench = Bench::new();
+    bench.freeze().await;
+    bench.publish(Scope::Open).await;
+    common::drain(bench.queue.as_ref(), &bench.objects).await;
+    let name = &bench.plan.sweep.name;
+    let cell = &bench.plan.jobs[0].job.cells[0].id;
+    let orphans = [
+        format!("{name}/loser__20260101_000000.md"),
+        format!("{name}/telemetry/{cell}.another-attempt.csv"),
+    ];
+    for key in &orphans {
+        store::write(bench.objects.as_ref(), key, "x".into()).await.unwrap();
+    }
+    let collected = read::collect(bench.objects.clone(), name).await.unwrap();
+    assert_eq!(collected.orphans, orphans);
+
+    let key = &collected.records[cell].document.key;
+    store::write(bench.objects.as_ref(), key, "edited".into()).await.unwrap();
+    let other = &bench.plan.jobs[1].job.cells[0].id;
+    let record = names::record_key(name, other);
+    store::write(bench.objects.as_ref(), &record, "{".into()).await.unwrap();
+    let collected = read::collect(bench.objects.clone(), name).await.unwrap();
+    assert_eq!(collected.problems.len(), 3, "{:?}", collected.problems);
+    assert!(collected.problems.iter().any(|p| p.contains("not as it was stored")));
+    assert!(collected.problems.iter().any(|p| p.contains("is not JSON")));
+}
