@@ -17,6 +17,7 @@
 //! Around it:
 //! - [`commands`]: the command line, one file a command
 //! - [`connect`]: queue and store from flags and environment
+//! - `embedded` (feature): queue and worker inside this process
 //! - [`error`]: which error ends with which exit code
 //! - [`logging`]: logs to stderr
 
@@ -24,6 +25,8 @@ pub mod check;
 pub mod collect;
 pub mod commands;
 pub mod connect;
+#[cfg(feature = "embedded")]
+pub mod embedded;
 pub mod error;
 pub mod forecast;
 pub mod hub;

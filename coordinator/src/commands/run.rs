@@ -108,10 +108,25 @@ async fn publish_and_watch(
     watch::watch(queue, store.objects.clone(), plan, &options, shared::interrupted()).await
 }
 
+#[cfg(feature = "embedded")]
+async fn run_here(
+    args: &RunArgs,
+    store: &OpenStore,
+    plan: &Plan,
+) -> Result<Watched, anyhow::Error> {
+    crate::embedded::with_worker(store.objects.clone(), |queue| {
+        publish_and_watch(args, queue, store, plan, true)
+    })
+    .await
+}
+
+#[cfg(not(feature = "embedded"))]
 async fn run_here(
     _args: &RunArgs,
     _store: &OpenStore,
     _plan: &Plan,
 ) -> Result<Watched, anyhow::Error> {
-    anyhow::bail!("not yet")
+    Err(crate::error::BadInput::error(
+        "this coordinator was built without a worker inside: name a broker with --nats, and start workers beside it",
+    ))
 }

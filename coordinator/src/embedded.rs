@@ -1,0 +1,49 @@
+//! The self-contained mode: queue and worker inside this process.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bakeoff_proto::names;
+use bakeoff_transport::queue::JobQueue;
+use bakeoff_transport::queue::memory::MemoryQueue;
+use bakeoff_worker::engine_models::EngineModels;
+use bakeoff_worker::run::{Stop, WorkerConfig, serve};
+use bakeoff_worker::telemetry::Gpu;
+use object_store::ObjectStore;
+use tokio::sync::watch;
+
+/// Serves an in-process queue with one worker while `work` runs, then lets the worker leave.
+///
+/// # Errors
+/// Those of `work`, or the worker's if it ends first.
+pub async fn with_worker<T, F>(
+    store: Arc<dyn ObjectStore>,
+    work: impl FnOnce(Arc<dyn JobQueue>) -> F,
+) -> Result<T, anyhow::Error>
+where
+    F: Future<Output = Result<T, anyhow::Error>>,
+{
+    let queue: Arc<dyn JobQueue> = Arc::new(MemoryQueue::new());
+    let (stop, stopped) = watch::channel(Stop::No);
+    let classes = vec![names::ANY_CLASS.to_owned(), names::CPU_CLASS.to_owned()];
+    let models = Arc::new(EngineModels::new(Default::default()));
+    let name = format!("local-{}", std::process::id());
+    let config = WorkerConfig::new(name, classes, models, Arc::new(Gpu::open(None)));
+    let mut worker = tokio::spawn(serve(config, Arc::clone(&queue), store, stopped));
+    let outcome = tokio::select! {
+        outcome = work(queue) => outcome,
+        ended = &mut worker => {
+            return match ended {
+                Ok(Ok(_)) => Err(anyhow::anyhow!("the worker left before the sweep had ended")),
+                Ok(Err(error)) => Err(error.into()),
+                Err(panic) => Err(anyhow::anyhow!("the worker broke down: {panic}")),
+            };
+        }
+    };
+    // The worker hands back what it holds; nothing is lost, because only records count.
+    stop.send_replace(Stop::Now);
+    match worker.await {
+        Ok(Ok(_)) | Err(_) => outcome,
+        Ok(Err(error)) => outcome.and(Err(error.into())),
+    }
+}
