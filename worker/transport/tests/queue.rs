@@ -89,7 +89,7 @@ async fn a_queued_job_is_never_doubled(queue: &dyn JobQueue) {
     tokio::time::sleep(settings().duplicate_window * 2).await;
     let retried = Job { generation: 2, ..job.clone() };
     assert_eq!(queue.publish(&retried).await.unwrap(), Published::AlreadyQueued);
-    assert_eq!(queue.open_jobs(&sweep).await.unwrap(), [job.id.clone()]);
+    assert_eq!(queue.open_jobs(&sweep).await.unwrap(), std::slice::from_ref(&job.id));
     delivery.ack().await.unwrap();
     assert!(queue.open_jobs(&sweep).await.unwrap().is_empty());
     // Done and published again, inside the duplicate window of that message.
