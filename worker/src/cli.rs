@@ -16,6 +16,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::doctor;
 use crate::engine_models::EngineModels;
+use crate::generate::{self, GenerateArgs};
 use crate::run::{Stop, WorkerConfig, serve};
 use crate::telemetry::Gpu;
 
@@ -48,6 +49,9 @@ enum Command {
         worker doctor --nats nats://broker:4222 --store s3://results --json\n\n\
         Exit code 1 when something that was asked for does not work.")]
     Doctor(DoctorArgs),
+    /// One generation without a queue: text to stdout, figures to stderr
+    #[command(after_help = generate::EXAMPLES)]
+    Generate(Box<GenerateArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -114,6 +118,7 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run(args) => runtime.block_on(run(args)),
         Command::Doctor(args) => runtime.block_on(run_doctor(args)),
+        Command::Generate(args) => Ok(generate::run(&args)),
     };
     // A generation that hangs would keep the runtime, and so the process, alive.
     runtime.shutdown_background();
@@ -201,7 +206,7 @@ fn gpu_index(device: DeviceChoice) -> Option<u32> {
     }
 }
 
-fn parse_device(text: &str) -> Result<DeviceChoice, String> {
+pub(crate) fn parse_device(text: &str) -> Result<DeviceChoice, String> {
     let expected = || format!("`{text}` is no device: use cpu or cuda:N");
     match text.split_once(':') {
         None if text == "cpu" => Ok(DeviceChoice::Cpu),
