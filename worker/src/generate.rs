@@ -23,7 +23,6 @@ use crate::metrics::{percentile, timing};
 
 /// One generation, no queue.
 #[derive(Debug, Args)]
-#[group(id = "input", required = true, multiple = false, args = ["prompt", "prompt_file"])]
 pub struct GenerateArgs {
     /// Folder, hub id (owner/name) or builtin:NAME
     #[arg(long, value_name = "DIR_OR_ID")]
@@ -32,7 +31,12 @@ pub struct GenerateArgs {
     #[arg(long, default_value = "main")]
     revision: String,
     /// The prompt
-    #[arg(long)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        required_unless_present = "prompt_file",
+        conflicts_with = "prompt_file"
+    )]
     prompt: Option<String>,
     /// File whose bytes are the prompt, nothing trimmed
     #[arg(long, value_name = "FILE")]
