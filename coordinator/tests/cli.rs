@@ -87,12 +87,12 @@ fn bad_input_ends_with_2_and_the_next_step() {
     let unknown = valid.replace("[[models]]", "[[models]]\nformt = \"auto\"");
     std::fs::write(folder.path().join("unknown.toml"), unknown).unwrap();
     let folder = folder.path();
+    let broker = ["--nats", "nats://127.0.0.1:1", "--nats-connect-s", "1"];
     let messages = [
         refused(folder, &["plan", "missing.toml"]),
-        refused(
-            folder,
-            &["submit", "sweep.toml", "--store", "./r", "--nats", "nats://127.0.0.1:1"],
-        ),
+        refused(folder, &["plan", "unknown.toml"]),
+        refused(folder, &["submit", "sweep.toml", "--store", "./r"]),
+        refused(folder, &[&["submit", "sweep.toml", "--store", "./r"], &broker[..]].concat()),
         refused(folder, &["plan", "sweep.toml", "--gpu", "h1000"]),
         refused(folder, &["collect", "nothing", "--store", "./r"]),
         refused(folder, &["collect", "nothing"]),
