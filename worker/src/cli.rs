@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
+use crate::bench::{self, BenchArgs};
 use crate::doctor;
 use crate::engine_models::EngineModels;
 use crate::run::{Stop, WorkerConfig, serve};
@@ -48,6 +49,11 @@ enum Command {
         worker doctor --nats nats://broker:4222 --store s3://results --json\n\n\
         Exit code 1 when something that was asked for does not work.")]
     Doctor(DoctorArgs),
+    /// Measure the engine alone, every speed beside this machine's bound
+    #[command(after_help = "Examples:\n  \
+        worker bench --model Qwen/Qwen3-32B=deploy/models/Qwen3-32B.json --depth 0,8192\n  \
+        worker bench --model ./my-model --engine fused,stock --json")]
+    Bench(BenchArgs),
 }
 
 #[derive(Debug, Args)]
@@ -114,6 +120,7 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run(args) => runtime.block_on(run(args)),
         Command::Doctor(args) => runtime.block_on(run_doctor(args)),
+        Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
     };
     // A generation that hangs would keep the runtime, and so the process, alive.
     runtime.shutdown_background();

@@ -7,7 +7,9 @@
 //! - [`metrics`], [`record`]: from time stamps to figures, from figures to the stored documents
 //! - [`telemetry`]: GPU and process sampled while a cell runs
 //! - [`doctor`]: what works on this machine and what does not
+//! - [`bench`]: the engine alone, against the bounds of the machine
 //! - [`cli`]: the command line
+pub mod bench;
 pub mod cli;
 pub mod doctor;
 pub mod engine_models;

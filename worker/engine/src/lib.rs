@@ -8,7 +8,7 @@
 //! - [`load`]: from its files to an engine, the memory ledger checked first
 //! - [`engine`]: the trait every engine implements, its requests, events and results
 //! - [`request`], [`sequence`], [`sampling`]: a request checked, the loop over its tokens, their choice
-//! - [`mod@reference`], [`stock`]: the engines; [`cpu`]: what decoding on a CPU spends its time in
+//! - [`mod@reference`], [`stock`], [`fused`]: the engines; [`cpu`]: what decoding on a CPU spends its time in
 //! - [`bandwidth`], [`host`]: the machine, and how fast its memory can be read
 //! - [`error`]: everything that can go wrong, each mapped to one [`bakeoff_proto::FailureKind`]
 
@@ -18,6 +18,7 @@ pub mod cpu;
 pub mod engine;
 pub mod error;
 pub mod format;
+pub mod fused;
 pub mod host;
 pub mod load;
 pub mod reference;

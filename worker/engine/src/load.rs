@@ -3,7 +3,7 @@
 use std::{ops::ControlFlow, time::Instant};
 
 use bakeoff_proto::{
-    EngineKind, EngineSettings, FailureKind,
+    Dtype, EngineKind, EngineSettings, FailureKind,
     ledger::{DeviceMemory, DoesNotFit, Ledger},
 };
 use candle_core::Device;
@@ -87,6 +87,10 @@ pub fn load(
     // A sequence beyond the model's context is refused when it is asked for, which leaves the
     // others of the job alone.
     let context = options.context.min(config.shape.max_context);
+    #[cfg(feature = "cuda")]
+    if let Some(loaded) = load_fused(&config, files, options, context, on_progress)? {
+        return Ok(loaded);
+    }
     let target = Target::open(options)?;
     let settings = target.effective_settings(&options.settings);
     let ledger = Ledger::plan(&config.shape, &settings, context, 1, target.memory);
@@ -108,13 +112,40 @@ pub fn load(
     let load_s = started.elapsed().as_secs_f64();
     tracing::info!(model = files.id, engine = engine.name(), load_s, "model loaded");
     Ok(Loaded {
-        effective: target.effective(),
+        effective: target.effective(&settings),
         engine,
         load_s,
         stored_bytes: weights.stored_bytes(),
         ledger,
         weights_sha256: weights.digest().to_owned(),
     })
+}
+
+/// Loads on the fused engine where it is asked for, or where `auto` finds that it can run the model.
+#[cfg(feature = "cuda")]
+fn load_fused(
+    config: &ModelConfig,
+    files: &ModelFiles,
+    options: &LoadOptions,
+    context: usize,
+    on_progress: OnLoad<'_>,
+) -> Result<Option<Loaded>, EngineError> {
+    use crate::fused;
+    let settings = &options.settings;
+    let DeviceChoice::Cuda(ordinal) = options.device else { return Ok(None) };
+    let gpu = match settings.engine {
+        EngineKind::Reference | EngineKind::Stock => return Ok(None),
+        EngineKind::Auto if fused::supports(config, settings).is_err() => return Ok(None),
+        EngineKind::Auto => match fused::device::Gpu::open(ordinal, settings) {
+            Err(error) if error.kind == FailureKind::Unsupported => return Ok(None),
+            gpu => gpu?,
+        },
+        EngineKind::Fused => {
+            fused::supports(config, settings)?;
+            fused::device::Gpu::open(ordinal, settings)?
+        }
+    };
+    fused::load(gpu, config, files, settings, context, on_progress).map(Some)
 }
 
 /// The engines that `auto` and the names in a sweep resolve to.
@@ -128,6 +159,8 @@ enum Implementation {
 struct Target {
     device: Device,
     device_name: String,
+    /// Empty on a CPU.
+    driver: String,
     memory: Option<DeviceMemory>,
     engine: Implementation,
 }
@@ -148,9 +181,19 @@ impl Target {
             DeviceChoice::Cpu => Ok(Self {
                 device: Device::Cpu,
                 device_name: host::cpu_name(),
+                driver: String::new(),
                 memory: host::memory_bytes().map(DeviceMemory::host),
                 engine,
             }),
+            #[cfg(feature = "cuda")]
+            DeviceChoice::Cuda(index) => {
+                use crate::fused::device::{device_memory, device_names, open_device};
+                let device = open_device(index, &options.settings)?;
+                let (device_name, driver) = device_names(&device)?;
+                let memory = Some(device_memory(&device)?);
+                Ok(Self { device, device_name, driver, memory, engine })
+            }
+            #[cfg(not(feature = "cuda"))]
             DeviceChoice::Cuda(index) => Err(unsupported(format!(
                 "the device `cuda:{index}` needs a build with the feature `cuda`: use `cpu`, or a \
                  worker built with `--features cuda`"
@@ -163,17 +206,23 @@ impl Target {
         EngineSettings { flash_attn: false, cuda_graph: false, ..settings.clone() }
     }
 
-    fn effective(&self) -> Effective {
+    fn effective(&self, settings: &EngineSettings) -> Effective {
+        let on_off = |applies: bool, on: bool| match (applies, on) {
+            (false, _) => "n/a",
+            (true, true) => "on",
+            (true, false) => "off",
+        };
+        let (cuda, bf16) = (self.device.is_cuda(), settings.dtype == Dtype::Bf16);
         Effective {
             engine: match self.engine {
                 Implementation::Reference => "reference",
                 Implementation::Stock => "stock",
             },
             device: self.device_name.clone(),
-            driver: String::new(),
+            driver: self.driver.clone(),
             flash_attn: "n/a",
-            tf32: "n/a",
-            reduced_precision_reduction: "n/a",
+            tf32: on_off(cuda && !bf16, settings.tf32),
+            reduced_precision_reduction: on_off(cuda && bf16, settings.reduced_precision_reduction),
             cuda_graph: "n/a",
         }
     }

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Everything that only a GPU machine can show, in one go: correctness, speed, loading, peers.
+#
+#   gpu-proof.sh BIN OUT [SECONDS]
+#
+# BIN holds `worker` and `gpu_check`, built with the features cuda and flash-attn; OUT gets a log and
+# the JSON of each step, and summary.json with all rows. Steps that would start after SECONDS
+# (default 560) are left out and named. Needs Python with torch and transformers for the peers, and
+# 16 GB of /dev/shm. Run it from the root of the repository.
+set -u
+bin=$1 out=$2 seconds=${3:-560}
+models=deploy/models goldens=worker/engine/goldens/models scratch=/dev/shm/bakeoff-proof
+export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-/usr/local/cuda/lib64} PYTHONUNBUFFERED=1
+mkdir -p "$out" "$scratch"
+trap 'rm -rf "$scratch"' EXIT
+
+# step NAME LIMIT_S COMMAND...: a failure is shown and does not end the run.
+step() {
+  local name=$1 limit=$2 start=$SECONDS status
+  shift 2
+  if ((SECONDS + 10 > seconds)); then
+    echo "== $name: left out, $SECONDS s are spent"
+    return
+  fi
+  timeout "$limit" "$@" >"$out/$name.out" 2>"$out/$name.log"
+  status=$?
+  echo "== $name: exit $status, $((SECONDS - start)) s"
+  case $name in
+  check-*) grep -hE '^(FAIL|--  |[0-9]+ ok)' "$out/$name.out" | cut -c1-180 ;;
+  bench-*)
+    grep -h -A20 '^| model' "$out/$name.log" | tail -n +3
+    ((status == 0)) && mv "$out/$name.out" "$out/$name.json"
+    ;;
+  esac
+  ((status == 0)) || tail -n 3 "$out/$name.log" | cut -c1-300
+}
+bench() {
+  local name=$1 limit=$2
+  shift 2
+  step "bench-$name" "$limit" "$bin/worker" bench --json "$@"
+}
+
+nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit --format=csv | tee "$out/machine.csv"
+step check-goldens 90 "$bin/gpu_check" goldens $goldens
+step check-faults 40 "$bin/gpu_check" faults $goldens
+cat "$out"/check-faults.out
+
+bench 7b 60 --model Qwen/Qwen2.5-Coder-7B-Instruct=$models/Qwen2.5-Coder-7B-Instruct.json --depth 0,8192
+bench 30b-a3b 60 --model Qwen/Qwen3-30B-A3B=$models/Qwen3-30B-A3B.json --depth 0,8192
+bench coder-30b-a3b 40 --model Qwen/Qwen3-Coder-30B-A3B-Instruct=$models/Qwen3-Coder-30B-A3B-Instruct.json
+bench 32b 70 --model Qwen/Qwen3-32B=$models/Qwen3-32B.json
+bench 32b-deep 50 --model Qwen/Qwen3-32B=$models/Qwen3-32B.json --prompt-tokens 100 --depth 8192 --repeats 3
+bench coder-32b 60 --model Qwen/Qwen2.5-Coder-32B-Instruct=$models/Qwen2.5-Coder-32B-Instruct.json --prompt-tokens 100
+bench sampling 30 --model Qwen/Qwen2.5-Coder-7B-Instruct=$models/Qwen2.5-Coder-7B-Instruct.json --prompt-tokens 100 --sample
+bench no-graph 40 --model Qwen/Qwen2.5-Coder-7B-Instruct=$models/Qwen2.5-Coder-7B-Instruct.json --prompt-tokens 100 --no-cuda-graph
+
+# The same weights through transformers and through us; then how fast they load from the page cache.
+step peer-7b 90 python3 deploy/bench-peers.py model $models/Qwen2.5-Coder-7B-Instruct.json "$scratch/7b"
+step check-peer-7b 60 "$bin/gpu_check" peer "$scratch/7b" "$scratch/7b/logits.safetensors"
+grep -h . "$out"/check-peer-7b.out
+bench load-7b 60 --model Qwen/Qwen2.5-Coder-7B-Instruct="$scratch/7b" --prompt-tokens 100 --repeats 3
+step peer-a3b 60 python3 deploy/bench-peers.py model $models/Qwen3-30B-A3B.json "$scratch/a3b" --layers 6
+step check-peer-a3b 60 "$bin/gpu_check" peer "$scratch/a3b" "$scratch/a3b/logits.safetensors"
+grep -h . "$out"/check-peer-a3b.out
+rm -rf "$scratch/a3b"
+step check-long-7b 40 "$bin/gpu_check" long $models/Qwen2.5-Coder-7B-Instruct.json 16384
+step check-long-a3b 40 "$bin/gpu_check" long $models/Qwen3-30B-A3B.json 16384
+cat "$out"/check-long-*.out
+bench stock-7b 90 --model Qwen/Qwen2.5-Coder-7B-Instruct="$scratch/7b" --prompt-tokens 100 --repeats 2 --engine stock
+rm -rf "$scratch/7b"
+step peers 120 python3 deploy/bench-peers.py bench $models/Qwen2.5-Coder-7B-Instruct.json --repeats 3 --json
+tail -n 4 "$out/peers.log"
+[ -s "$out/peers.out" ] && mv "$out/peers.out" "$out/bench-peers.json"
+
+python3 - "$out" <<'PY'
+import json, pathlib, sys
+out = pathlib.Path(sys.argv[1])
+rows = [row for path in sorted(out.glob("bench-*.json")) for row in json.loads(path.read_text())]
+(out / "summary.json").write_text(json.dumps(rows, indent=1) + "\n")
+print(f"{len(rows)} rows in summary.json")
+PY

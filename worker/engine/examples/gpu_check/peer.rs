@@ -1,0 +1,70 @@
+//! Full-size models: against transformers with the same weights, and decode against prefill at depth.
+
+use std::path::Path;
+
+use safetensors::SafeTensors;
+
+use crate::tools::{Checks, errors, files, load, options, rows};
+
+/// `LOGITS` holds `ids [n]` (I64), `exact [rows, vocab]` (FP32 run) and `rounded` (BF16 run) of the
+/// last `rows` positions, as transformers computed them.
+pub fn run(checks: &mut Checks, model: &Path, logits: &Path) {
+    let name = model.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let bytes = std::fs::read(logits).expect("the peer's logits");
+    let tensors = SafeTensors::deserialize(&bytes).expect("valid safetensors");
+    let ids: Vec<u32> = tensors
+        .tensor("ids")
+        .expect("ids")
+        .data()
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .map(|bytes| u32::try_from(i64::from_le_bytes(*bytes)).expect("an id"))
+        .collect();
+    let matrix = |name: &str| -> Option<Vec<Vec<f32>>> {
+        let view = tensors.tensor(name).ok()?;
+        let values: Vec<f32> =
+            view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        Some(values.chunks(view.shape()[1]).map(<[f32]>::to_vec).collect())
+    };
+    let exact = matrix("exact").expect("the FP32 run");
+    let Some(mut engine) = checks.value(&name, load(&files(model), &options(1024))) else { return };
+    let first = ids.len() - exact.len();
+    let decode = checks.value(&name, engine.score_from(&ids, first + 1));
+    let prefill = checks.value(&name, engine.score_by_prefill(&ids));
+    let theirs = matrix("rounded").map(|rounded| errors(&rows(&rounded), &rows(&exact)));
+    if let Some((all, median)) = theirs {
+        println!("     {name}: transformers in BF16 against FP32: {all:.4}, median {median:.4}");
+    }
+    for (path, ours) in [("decode", decode), ("prefill", prefill.map(|mut p| p.split_off(first)))] {
+        let Some(ours) = ours else { continue };
+        let (all, median) = errors(&rows(&ours), &rows(&exact));
+        let holds = theirs.is_none_or(|(_, theirs)| median <= 1.5 * theirs);
+        checks.that(
+            holds,
+            format!("{name} {path}, {} positions", ours.len()),
+            format!("relative error {all:.4}, median {median:.4}"),
+        );
+    }
+}
+
+/// With random weights: the same positions through the decode step, on a cache of so many tokens, and
+/// through the prefill.
+pub fn long(checks: &mut Checks, config: &Path, tokens: usize) {
+    let name = config.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let Some(mut engine) = checks.value(&name, load(&files(config), &options(tokens + 64))) else {
+        return;
+    };
+    let ids: Vec<u32> =
+        (0..tokens as u32).map(|i| i.wrapping_mul(2_654_435_761) % 10_000).collect();
+    let steps = 8;
+    let Some(decode) = checks.value(&name, engine.score_from(&ids, tokens - steps)) else { return };
+    // One row: a prefill of everything before each of these positions would cost as much each.
+    let Some(whole) = checks.value(&name, engine.score_from(&ids, tokens)) else { return };
+    let (all, _) = errors(&rows(&decode[steps..]), &rows(&whole));
+    checks.that(
+        all < 0.05,
+        format!("{name} at {tokens} tokens"),
+        format!("decode and prefill differ by {all:.4}"),
+    );
+}
