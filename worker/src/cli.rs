@@ -17,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 use crate::bench::{self, BenchArgs};
 use crate::doctor;
 use crate::engine_models::EngineModels;
+use crate::generate::{self, GenerateArgs};
 use crate::run::{Stop, WorkerConfig, serve};
 use crate::telemetry::Gpu;
 
@@ -54,6 +55,9 @@ enum Command {
         worker bench --model Qwen/Qwen3-32B=deploy/models/Qwen3-32B.json --depth 0,8192\n  \
         worker bench --model ./my-model --engine fused,stock --json")]
     Bench(BenchArgs),
+    /// One generation without a queue: text to stdout, figures to stderr
+    #[command(after_help = generate::EXAMPLES)]
+    Generate(Box<GenerateArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -121,6 +125,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => runtime.block_on(run(args)),
         Command::Doctor(args) => runtime.block_on(run_doctor(args)),
         Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Generate(args) => Ok(generate::run(&args)),
     };
     // A generation that hangs would keep the runtime, and so the process, alive.
     runtime.shutdown_background();
@@ -208,7 +213,7 @@ fn gpu_index(device: DeviceChoice) -> Option<u32> {
     }
 }
 
-fn parse_device(text: &str) -> Result<DeviceChoice, String> {
+pub(crate) fn parse_device(text: &str) -> Result<DeviceChoice, String> {
     let expected = || format!("`{text}` is no device: use cpu or cuda:N");
     match text.split_once(':') {
         None if text == "cpu" => Ok(DeviceChoice::Cpu),

@@ -4,6 +4,7 @@
 //! - [`run`]: pull → claim → open the model → generate cell by cell → store → acknowledge
 //! - [`model`]: a model that answers prompts, as the run loop sees it
 //! - [`engine_models`]: that, by the engine
+//! - [`generate`]: one generation without a queue
 //! - [`metrics`], [`record`]: from time stamps to figures, from figures to the stored documents
 //! - [`telemetry`]: GPU and process sampled while a cell runs
 //! - [`doctor`]: what works on this machine and what does not
@@ -13,6 +14,7 @@ pub mod bench;
 pub mod cli;
 pub mod doctor;
 pub mod engine_models;
+pub mod generate;
 pub mod metrics;
 pub mod model;
 pub mod record;
