@@ -12,7 +12,8 @@
 //! - [`review`]: what people say of them
 //! - [`sizing`]: which GPU holds which model; [`stats`]: intervals and pass@k
 //! - [`report`]: all of it as documents for people and as data
-//! - [`results`]: both written beside what they are made from
+//! - [`compare`]: two sweeps cell by cell
+//! - [`results`]: all written beside what they are made from
 //!
 //! Around it:
 //! - [`commands`]: the command line, one file a command
@@ -24,6 +25,7 @@
 pub mod check;
 pub mod collect;
 pub mod commands;
+pub mod compare;
 pub mod connect;
 #[cfg(feature = "embedded")]
 pub mod embedded;

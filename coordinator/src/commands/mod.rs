@@ -2,10 +2,12 @@
 
 mod cancel;
 mod collect;
+mod compare;
 mod delete;
 mod export;
 mod plan;
 mod retry;
+mod review;
 mod run;
 mod shared;
 mod status;
@@ -55,6 +57,8 @@ pub enum Command {
     Cancel(cancel::CancelArgs),
     Retry(retry::RetryArgs),
     Collect(collect::CollectArgs),
+    Review(review::ReviewArgs),
+    Compare(compare::CompareArgs),
     Export(export::ExportArgs),
     Delete(delete::DeleteArgs),
 }
@@ -70,6 +74,8 @@ impl Command {
             Self::Cancel(args) => cancel::execute(args).await,
             Self::Retry(args) => retry::execute(args).await,
             Self::Collect(args) => collect::execute(args).await,
+            Self::Review(args) => review::execute(args).await,
+            Self::Compare(args) => compare::execute(args).await,
             Self::Export(args) => export::execute(args).await,
             Self::Delete(args) => delete::execute(args).await,
         }

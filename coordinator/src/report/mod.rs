@@ -17,8 +17,8 @@ mod warnings;
 
 use crate::collect::Collected;
 pub use build::build;
-pub use html::render as render_html;
-pub use markdown::render as render_report;
+pub use html::{STYLE, output_html, render as render_html};
+pub use markdown::{render as render_report, text as markdown_text};
 pub use model::Report;
 
 /// `report.md` of what was collected.

@@ -350,3 +350,133 @@ fn reviews_of_unknown_outputs_are_left_out_with_a_warning() {
     );
     assert_eq!(report.measure, Measure::Evidence);
 }
+
+#[test]
+fn two_sweeps_are_compared_pair_by_pair() {
+    let text = "name = \"NAME\"\n[generation]\nruns = 4\n[[prompts]]\nid = \"p\"\ntext = \"x\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n";
+    let of = |name: &str, factor: f64| {
+        collected(sweep(&text.replace("NAME", name)), |_, _, run| {
+            Some(Made { tok_per_s: (30.0 + f64::from(run)) * factor, ..Made::new(GOOD) })
+        })
+    };
+    let none: &[String] = &[];
+    let (a, same, slow) = (of("a", 1.0), of("same", 1.0), of("slow", 0.8));
+    let equal = crate::compare::compare(&a, &same, none, 3.0).expect("alike");
+    assert!(!equal.regressed() && equal.pairs == 4 && equal.unpaired == 0);
+    let worse = crate::compare::compare(&a, &slow, none, 3.0).expect("alike");
+    assert!(worse.regressed());
+    let speed = worse.differences.iter().find(|d| d.metric == "tok/s").expect("measured");
+    assert!((speed.change + 20.0).abs() < 1e-6);
+    assert!(crate::compare::render(&worse).contains("**regression**"));
+    assert!(!crate::compare::compare(&slow, &a, none, 3.0).expect("alike").regressed());
+
+    let mut other = of("other", 1.0);
+    for record in other.records.values_mut() {
+        record.fingerprint.device = "NVIDIA L4".into();
+    }
+    let refused = crate::compare::compare(&a, &other, none, 3.0).expect_err("unlike").to_string();
+    assert!(refused.contains("device") && refused.contains("--across device"), "{refused}");
+    assert!(crate::compare::compare(&a, &other, &["device".to_owned()], 3.0).is_ok());
+    let unknown = crate::compare::compare(&a, &other, &["devise".to_owned()], 3.0);
+    assert!(unknown.expect_err("unknown").to_string().contains("devise"));
+    let empty = collected(sweep(&text.replace("NAME", "empty")), |_, _, _| None);
+    assert!(crate::compare::compare(&a, &empty, none, 3.0).is_err());
+}
+
+/// One request over a plain socket: status and body.
+async fn request(
+    address: std::net::SocketAddr,
+    host: &str,
+    head: &str,
+    body: &str,
+) -> (u16, String) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut socket = tokio::net::TcpStream::connect(address).await.expect("it listens");
+    let text = format!(
+        "{head} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    socket.write_all(text.as_bytes()).await.expect("it reads");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.expect("it answers");
+    let status = answer.get(9..12).and_then(|code| code.parse().ok()).expect("a status");
+    (status, answer)
+}
+
+#[tokio::test]
+async fn a_review_given_on_the_page_is_saved_and_reaches_the_matrix() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("reviews.toml");
+    let mut collected = notebook();
+    collected.reviews = None;
+    let serve = |reviews: Reviews| {
+        let (collected, path) = (std::sync::Arc::new(collected.clone()), path.clone());
+        async move {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("an address");
+            let page = review::web::Page::new(collected, reviews, "Ana".into(), path, address);
+            let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+            let server = tokio::spawn(page.serve(listener, async {
+                let _ = stopped.await;
+            }));
+            (address, stop, server)
+        }
+    };
+    let mut reviews = Reviews { sweep: "notebook".into(), seed: 7, reviews: Vec::new() };
+    review::add_blanks(&mut reviews, &collected, "Ana");
+    let cell = collected.rows[0].cell.clone();
+    let name = review::blind::name(7, &cell);
+    let (address, stop, server) = serve(reviews).await;
+    let host = address.to_string();
+
+    let (status, page) = request(address, &host, &format!("GET /api/outputs/{name}"), "").await;
+    assert_eq!(status, 200);
+    assert!(page.contains("\"model\":null") && !page.contains("Qwen2.5-Coder-7B"), "blinded");
+    let put = format!("PUT /api/reviews/{name}");
+    let full = "{\"stars\":{\"correctness\":4,\"completeness\":4,\"robustness\":4,\"readability\":4,\"operations\":4}}";
+    let (status, answer) = request(address, &host, &put, full).await;
+    assert_eq!(status, 200);
+    assert!(answer.contains("Qwen2.5-Coder-7B"), "the name is told once all stars are given");
+    for bad in ["{\"stars\":{\"correctness\":6}}", "{\"stars\":{\"beauty\":3}}", "{"] {
+        assert!(request(address, &host, &put, bad).await.0 >= 400, "{bad}");
+    }
+    assert_eq!(request(address, "evil.example", &put, full).await.0, 403);
+    assert_eq!(request(address, &host, "PUT /api/reviews/nothing", full).await.0, 404);
+    let _ = stop.send(());
+    server.await.expect("no panic").expect("it served");
+
+    // A restart goes on from the file, and the report takes it.
+    let saved = std::fs::read_to_string(&path).expect("saved at once");
+    let read = review::parse(&saved, "reviews.toml", &collected).expect("valid");
+    let (address, stop, _server) = serve(read).await;
+    let (_, list) = request(address, &address.to_string(), "GET /api/outputs", "").await;
+    assert!(list.contains("\"stars\":4.0"), "{list}");
+    let _ = stop.send(());
+    collected.reviews = Some(saved);
+    let report = build(&collected, &[]);
+    assert_eq!(report.variants[0].stars.map(|s| s.mean), Some(4.0));
+}
+
+#[tokio::test]
+async fn pushes_of_two_reviewers_are_merged() {
+    let store = object_store::memory::InMemory::new();
+    let collected = notebook();
+    let name = review::blind::name(7, &collected.rows[0].cell);
+    let by = |reviewer: &str, stars: u8| Reviews {
+        sweep: "notebook".into(),
+        seed: 7,
+        reviews: vec![Review {
+            output: name.clone(),
+            reviewer: reviewer.into(),
+            stars: [("correctness".to_owned(), stars)].into(),
+            ..Review::default()
+        }],
+    };
+    let key = "notebook/reviews.toml";
+    let push = async |reviews: &Reviews| review::push::push(&store, key, reviews, &collected).await;
+    assert_eq!(push(&by("Ana", 3)).await.expect("created"), 1);
+    assert_eq!(push(&by("Ben", 5)).await.expect("added"), 2);
+    assert_eq!(push(&by("ana", 4)).await.expect("replaced"), 2);
+    let other = Reviews { seed: 8, ..by("Cyd", 1) };
+    assert!(push(&other).await.expect_err("another seed").to_string().contains("seed"));
+}

@@ -2,9 +2,13 @@
 //!
 //! - [`file`](mod@file): `reviews.toml`, read with line numbers and written so that people can edit it
 //! - [`blind`]: names that do not tell the model, and the order they are shown in
+//! - [`web`]: the local page
+//! - [`push`](mod@push): into the store, conditional on what was read
 
 pub mod blind;
 pub mod file;
+pub mod push;
+pub mod web;
 
 use std::collections::BTreeMap;
 
@@ -97,4 +101,56 @@ pub fn by_cell(reviews: &Reviews, collected: &Collected) -> BTreeMap<CellId, Vec
         }
     }
     by_cell
+}
+
+/// Reads reviews of a sweep that was collected.
+pub fn parse(
+    text: &str,
+    origin: &str,
+    collected: &Collected,
+) -> Result<Reviews, crate::sweep::SweepError> {
+    let outputs = |seed| blind::cells(seed, collected.outputs.keys()).into_keys().collect();
+    file::parse(text, origin, collected.plan.sweep.name.as_str(), outputs)
+}
+
+/// Adds a blank review for every output that `reviewer` has not reviewed, in blinded order.
+pub fn add_blanks(reviews: &mut Reviews, collected: &Collected, reviewer: &str) {
+    for output in blind::cells(reviews.seed, collected.outputs.keys()).into_keys() {
+        let mine =
+            |r: &Review| r.output == output && r.reviewer.eq_ignore_ascii_case(reviewer.trim());
+        if !reviews.reviews.iter().any(mine) {
+            let reviewer = reviewer.trim().to_owned();
+            reviews.reviews.push(Review { output, reviewer, ..Review::default() });
+        }
+    }
+}
+
+/// The evidence of each output as comments for the file, by blinded name.
+pub fn notes(seed: u64, collected: &Collected) -> BTreeMap<String, Vec<String>> {
+    let report = crate::report::build(collected, &[]);
+    report
+        .cells
+        .iter()
+        .filter_map(|cell| {
+            let analysis = cell.analysis.as_ref()?;
+            let mut lines = vec![format!("prompt {}", cell.prompt)];
+            if analysis.complete {
+                lines.push("complete".to_owned());
+            } else {
+                lines.push(format!("not complete: {}", analysis.incomplete_because.join("; ")));
+            }
+            if let Some(parses) = analysis.parses {
+                lines.push(if parses { "parses" } else { "does not parse" }.to_owned());
+            }
+            for finding in &analysis.findings {
+                let lines_found: Vec<_> =
+                    finding.evidence.iter().map(|e| e.line.to_string()).collect();
+                lines.push(match lines_found.as_slice() {
+                    [] => format!("{}: no evidence", finding.item),
+                    found => format!("{}: line {}", finding.item, found.join(", ")),
+                });
+            }
+            Some((blind::name(seed, &cell.cell), lines))
+        })
+        .collect()
 }
