@@ -17,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 use crate::bench::{self, BenchArgs};
 use crate::doctor;
 use crate::engine_models::EngineModels;
+use crate::fetch::{self, FetchArgs};
 use crate::generate::{self, GenerateArgs};
 use crate::run::{Stop, WorkerConfig, serve};
 use crate::telemetry::Gpu;
@@ -58,6 +59,9 @@ enum Command {
     /// One generation without a queue: text to stdout, figures to stderr
     #[command(after_help = generate::EXAMPLES)]
     Generate(Box<GenerateArgs>),
+    /// Bring models from the hub into the cache (HF_HOME) ahead of the jobs that need them
+    #[command(after_help = fetch::EXAMPLES)]
+    Fetch(FetchArgs),
 }
 
 #[derive(Debug, Args)]
@@ -126,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => runtime.block_on(run_doctor(args)),
         Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Generate(args) => Ok(generate::run(&args)),
+        Command::Fetch(args) => fetch::run(&args),
     };
     // A generation that hangs would keep the runtime, and so the process, alive.
     runtime.shutdown_background();

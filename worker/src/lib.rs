@@ -5,6 +5,7 @@
 //! - [`model`]: a model that answers prompts, as the run loop sees it
 //! - [`engine_models`]: that, by the engine
 //! - [`generate`]: one generation without a queue
+//! - [`fetch`]: models brought into the cache ahead of time
 //! - [`metrics`], [`record`]: from time stamps to figures, from figures to the stored documents
 //! - [`telemetry`]: GPU and process sampled while a cell runs
 //! - [`doctor`]: what works on this machine and what does not
@@ -14,6 +15,7 @@ pub mod bench;
 pub mod cli;
 pub mod doctor;
 pub mod engine_models;
+pub mod fetch;
 pub mod generate;
 pub mod metrics;
 pub mod model;
