@@ -40,6 +40,11 @@ pub struct NatsArgs {
     #[arg(long, env = "NATS_KEY", value_name = "FILE", requires = "nats_cert")]
     pub nats_key: Option<PathBuf>,
 
+    /// What the subjects of the broker's answers begin with [default: _INBOX]; a user who may listen
+    /// to its own answers only needs its own
+    #[arg(long, env = "NATS_INBOX_PREFIX", value_name = "PREFIX")]
+    pub nats_inbox: Option<String>,
+
     /// Seconds to try for the first connection
     #[arg(long, env = "BAKEOFF_NATS_CONNECT_S", value_name = "SECONDS", default_value_t = 5)]
     pub nats_connect_s: u64,
@@ -63,6 +68,7 @@ impl fmt::Debug for NatsArgs {
             .field("nats_user", &self.nats_user)
             .field("nats_ca", &self.nats_ca)
             .field("nats_cert", &self.nats_cert)
+            .field("nats_inbox", &self.nats_inbox)
             .finish_non_exhaustive()
     }
 }

@@ -16,6 +16,7 @@ pub struct NatsServer {
     port: u16,
     folder: TempDir,
     process: Process,
+    env: Vec<(String, String)>,
 }
 
 impl NatsServer {
@@ -26,16 +27,27 @@ impl NatsServer {
 
     /// A broker with more lines in its configuration: users, permissions, TLS.
     pub fn start_with(configuration: &str) -> Self {
+        Self::start_as([], |port, data| {
+            format!(
+                "listen: 127.0.0.1:{port}\njetstream {{ store_dir: \"{}\" }}\n{configuration}\n",
+                data.display()
+            )
+        })
+    }
+
+    /// A broker with a configuration of the caller's, made for a port of 127.0.0.1 and a folder for
+    /// JetStream's data, and variables for its environment.
+    pub fn start_as(
+        env: impl IntoIterator<Item = (String, String)>,
+        configuration: impl FnOnce(u16, &Path) -> String,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let [port] = free_ports();
-        let data = folder.path().join("jetstream");
-        let text = format!(
-            "listen: 127.0.0.1:{port}\njetstream {{ store_dir: \"{}\" }}\n{configuration}\n",
-            data.display()
-        );
+        let text = configuration(port, &folder.path().join("jetstream"));
         fs::write(folder.path().join("nats.conf"), text).expect("the folder is writable");
-        let process = launch(folder.path());
-        let mut server = Self { port, folder, process };
+        let env: Vec<_> = env.into_iter().collect();
+        let process = launch(folder.path(), &env);
+        let mut server = Self { port, folder, process, env };
         server.wait_ready();
         server
     }
@@ -60,7 +72,7 @@ impl NatsServer {
     /// Starts again on the same port and data, and waits until it takes connections.
     pub fn restart(&mut self) {
         self.process.kill();
-        self.process = launch(self.folder.path());
+        self.process = launch(self.folder.path(), &self.env);
         self.wait_ready();
     }
 
@@ -82,8 +94,8 @@ impl NatsServer {
     }
 }
 
-fn launch(folder: &Path) -> Process {
+fn launch(folder: &Path, env: &[(String, String)]) -> Process {
     let mut command = Command::new(fetch::NATS.path());
-    command.arg("-c").arg(folder.join("nats.conf"));
+    command.arg("-c").arg(folder.join("nats.conf")).envs(env.iter().cloned());
     Process::start(&mut command, folder.join("nats.log"))
 }

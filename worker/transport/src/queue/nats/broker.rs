@@ -13,7 +13,7 @@ use async_nats::jetstream::context::{
 use async_nats::jetstream::{self, ErrorCode, consumer, kv, stream};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerError};
 use bakeoff_proto::names;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 use crate::args::NatsArgs;
@@ -22,6 +22,8 @@ use crate::queue::QueueError;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// What async-nats takes when told nothing else.
+const DEFAULT_INBOX: &str = "_INBOX";
 
 /// A connected broker.
 #[derive(Clone)]
@@ -29,9 +31,19 @@ pub(super) struct Broker {
     pub client: Client,
     pub context: jetstream::Context,
     url: String,
-    /// Permission violations. The broker tells them apart from the request that caused them, which
-    /// itself only times out.
+    refusals: Refusals,
+}
+
+/// Permission violations. The broker tells them apart from the request that caused them, which itself
+/// only times out.
+#[derive(Clone)]
+struct Refusals {
     violations: broadcast::Sender<String>,
+    /// Set when this user may not listen to its inbox, which is subscribed once for all requests: none
+    /// will ever be answered, and the broker says so only once.
+    deaf: watch::Sender<Option<String>>,
+    /// What the subjects of its inboxes begin with.
+    inbox: String,
 }
 
 impl Broker {
@@ -49,16 +61,20 @@ impl Broker {
         if servers.is_empty() {
             return Err(unreachable("no URL was given".into()));
         }
-        let (violations, _) = broadcast::channel(64);
+        let refusals = Refusals {
+            violations: broadcast::channel(64).0,
+            deaf: watch::Sender::new(None),
+            inbox: args.nats_inbox.clone().unwrap_or_else(|| DEFAULT_INBOX.to_owned()),
+        };
         let deadline = Instant::now() + Duration::from_secs(args.nats_connect_s);
         let mut pause = Duration::from_millis(100);
         loop {
-            let options = options(args, &url, violations.clone()).await?;
+            let options = options(args, &url, refusals.clone()).await?;
             let error = match options.connect(servers.clone()).await {
                 Ok(client) => {
                     let mut context = jetstream::new(client.clone());
                     context.set_timeout(REQUEST_TIMEOUT);
-                    return Ok(Self { client, context, url, violations });
+                    return Ok(Self { client, context, url, refusals });
                 }
                 Err(error) => error,
             };
@@ -86,7 +102,14 @@ impl Broker {
         mark: &str,
         request: F,
     ) -> Result<F::Output, QueueError> {
-        let mut violations = self.violations.subscribe();
+        let mut violations = self.refusals.violations.subscribe();
+        let mut deaf = self.refusals.deaf.subscribe();
+        let deafened = async {
+            match deaf.wait_for(Option::is_some).await.map(|message| message.clone()) {
+                Ok(message) => message.unwrap_or_default(),
+                Err(_) => std::future::pending().await,
+            }
+        };
         let denied = async {
             loop {
                 match violations.recv().await {
@@ -96,12 +119,12 @@ impl Broker {
                 }
             }
         };
-        tokio::select! {
-            output = request => Ok(output),
-            message = denied => {
-                Err(QueueError::Denied { operation: operation.to_owned(), message })
-            }
-        }
+        let message = tokio::select! {
+            output = request => return Ok(output),
+            message = denied => message,
+            message = deafened => message,
+        };
+        Err(QueueError::Denied { operation: operation.to_owned(), message })
     }
 
     pub fn failed(&self, operation: &str, error: &dyn Display) -> QueueError {
@@ -201,7 +224,7 @@ pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
 async fn options(
     args: &NatsArgs,
     url: &str,
-    violations: broadcast::Sender<String>,
+    refusals: Refusals,
 ) -> Result<ConnectOptions, QueueError> {
     let unauthorized = |message: String| QueueError::Unauthorized { url: url.to_owned(), message };
     let mut options = ConnectOptions::new()
@@ -209,9 +232,10 @@ async fn options(
         .connection_timeout(CONNECT_TIMEOUT)
         .request_timeout(Some(REQUEST_TIMEOUT))
         .ping_interval(PING_INTERVAL)
+        .custom_inbox_prefix(&refusals.inbox)
         .event_callback(move |event| {
-            let violations = violations.clone();
-            async move { told(event, &violations) }
+            let refusals = refusals.clone();
+            async move { refusals.told(event) }
         });
     if let Some(path) = &args.nats_creds {
         options = options
@@ -238,18 +262,33 @@ async fn options(
     Ok(options)
 }
 
-/// Logs what happens on the connection and passes permission violations on.
-fn told(event: Event, violations: &broadcast::Sender<String>) {
-    match event {
-        Event::Connected => tracing::info!("connected to the broker"),
-        Event::Disconnected => tracing::warn!("lost the broker; reconnecting"),
-        Event::ServerError(ServerError::Other(message)) => {
-            tracing::error!(%message, "the broker refused a request");
-            // An error only says that no request waits.
-            let _ = violations.send(message);
+impl Refusals {
+    /// Logs what happens on the connection and passes permission violations on.
+    fn told(&self, event: Event) {
+        match event {
+            Event::Connected => {
+                // Subscriptions are made anew, and perhaps by a user with other permissions.
+                self.deaf.send_replace(None);
+                tracing::info!("connected to the broker");
+            }
+            Event::Disconnected => tracing::warn!("lost the broker; reconnecting"),
+            Event::ServerError(ServerError::Other(message)) => {
+                tracing::error!(%message, "the broker refused a request");
+                if message.contains("Subscription")
+                    && message.contains(&format!("\"{}.", self.inbox))
+                {
+                    let advice = "no answer can be received: set --nats-inbox (NATS_INBOX_PREFIX) to \
+                                  the prefix that this user may subscribe to";
+                    self.deaf.send_replace(Some(format!("{message}, so {advice}")));
+                }
+                // An error only says that no request waits.
+                let _ = self.violations.send(message);
+            }
+            Event::ServerError(error) => tracing::error!(%error, "the broker reports an error"),
+            Event::ClientError(error) => {
+                tracing::error!(%error, "the connection to the broker failed");
+            }
+            event => tracing::info!(%event, "broker"),
         }
-        Event::ServerError(error) => tracing::error!(%error, "the broker reports an error"),
-        Event::ClientError(error) => tracing::error!(%error, "the connection to the broker failed"),
-        event => tracing::info!(%event, "broker"),
     }
 }

@@ -80,10 +80,14 @@ pub(super) async fn cancellation(
         .await?
         .map_err(|error| broker.failed(operation, &chain(&error)))?;
     let (sender, receiver) = watch::channel(current.is_some());
+    // The first watch is opened here, so that a missing permission is the caller's to know.
+    // With history: what happened since the last look is not missed.
+    let mut opened = broker
+        .unless_denied(operation, "CONSUMER.CREATE", bucket.watch_with_history(key.clone()))
+        .await?;
     tokio::spawn(async move {
         loop {
-            // With history: what happened since the last look is not missed.
-            match bucket.watch_with_history(&key).await {
+            match opened {
                 Ok(mut entries) => loop {
                     let next = tokio::select! {
                         next = entries.next() => next,
@@ -106,6 +110,7 @@ pub(super) async fn cancellation(
                 () = tokio::time::sleep(REOPEN_PAUSE) => {}
                 () = sender.closed() => return,
             }
+            opened = bucket.watch_with_history(&key).await;
         }
     });
     Ok(receiver)
