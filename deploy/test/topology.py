@@ -1,0 +1,332 @@
+"""The deployment of deploy/compose.yaml as plain processes on this machine, and what it must do: a demo
+sweep through a broker with TLS and two users, metrics and traces, and refusals told.
+
+    topology.py [--namespaces] BIN    BIN: folder with the programs coordinator and worker
+
+With --namespaces each process has a network of its own, joined by a bridge: five hosts. Needs root.
+"""
+import argparse
+import collections
+import csv
+import fnmatch
+import http.server
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from compose import Compose, Failed, Processes, get, wait_until
+from servers import REPOSITORY, server
+
+WORKERS = ["worker-1", "worker-2"]
+HEALTH = 9090
+CELLS = 12
+
+
+class Loopback:
+    """Every process on 127.0.0.1, each on free ports."""
+
+    def __init__(self):
+        self.hosts = {name: "127.0.0.1" for name in ["nats", "store", "coordinator", *WORKERS]}
+        self.here = "127.0.0.1"
+        free = []
+        while len(free) < 7:
+            free = [socket.create_server(("127.0.0.1", 0)) for _ in range(7)]
+            # SeaweedFS listens 10000 above each of its ports too.
+            free = free if all(s.getsockname()[1] < 55000 for s in free) else []
+        numbers = [s.getsockname()[1] for s in free]
+        for listener in free:
+            listener.close()
+        self.ports = dict(zip([4222, 8222, 8333, 9333, 9340, 8888], numbers))
+        self.health = {name: ("127.0.0.1", 0) for name in WORKERS}
+
+    def prefix(self, name):
+        return []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+class Namespaces:
+    """A network namespace for each process, and a bridge that joins them to this one."""
+
+    def __init__(self):
+        self.tag = f"bk{os.getpid() % 100000}"
+        self.net = f"10.213.{os.getpid() % 250}"
+        self.here = f"{self.net}.1"
+        self.hosts = {name: f"{self.net}.{at}" for at, name in enumerate(["nats", "store", "coordinator", *WORKERS], 10)}
+        self.ports = {}
+
+    def prefix(self, name):
+        return ["ip", "netns", "exec", f"{self.tag}-{name}"]
+
+    def __enter__(self):
+        self.ip("link", "add", self.tag, "type", "bridge")
+        self.ip("addr", "add", f"{self.here}/24", "dev", self.tag)
+        self.ip("link", "set", self.tag, "up")
+        for at, (name, address) in enumerate(self.hosts.items()):
+            space, outer = f"{self.tag}-{name}", f"{self.tag}v{at}"
+            self.ip("netns", "add", space)
+            self.ip("link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", space)
+            self.ip("link", "set", outer, "master", self.tag, "up")
+            for words in (["addr", "add", f"{address}/24", "dev", "eth0"], ["link", "set", "eth0", "up"], ["link", "set", "lo", "up"]):
+                self.ip("-n", space, *words)
+        return self
+
+    def __exit__(self, *_):
+        for name in self.hosts:
+            subprocess.run(["ip", "netns", "del", f"{self.tag}-{name}"], check=False)
+        subprocess.run(["ip", "link", "del", self.tag], check=False)
+
+    @staticmethod
+    def ip(*words):
+        subprocess.run(["ip", *words], check=True)
+
+
+class TraceSink(http.server.BaseHTTPRequestHandler):
+    """Takes OTLP over HTTP and keeps what came."""
+
+    received = collections.defaultdict(list)
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.received[self.path].append(body)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+class Topology:
+    def __init__(self, network, folder, binaries, processes):
+        self.network, self.folder, self.processes = network, folder, processes
+        for name in "nats", "store", "models":
+            (folder / "data" / name).mkdir(parents=True)
+        (folder / "nats.conf").write_text(self.broker_configuration())
+        make = [REPOSITORY / "deploy/make-secrets.sh", folder / "secrets", "nats", "localhost", "127.0.0.1"]
+        subprocess.run([*make, network.hosts["nats"]], check=True, capture_output=True, text=True)
+        programs = {"nats": server("nats-server"), "weed": server("weed")}
+        programs |= {name: binaries / name for name in ("coordinator", "worker")}
+        self.compose = Compose(REPOSITORY / "deploy/compose.yaml", folder, programs, network.hosts, network.ports)
+        self.sink = http.server.ThreadingHTTPServer((network.here, 0), TraceSink)
+        threading.Thread(target=self.sink.serve_forever, daemon=True).start()
+        self.health = {}
+
+    def broker_configuration(self):
+        """deploy/nats.conf with this machine's paths and, on one host, this run's ports."""
+        text = (REPOSITORY / "deploy/nats.conf").read_text()
+        for there, here in (("/etc/nats-tls", f"{self.folder}/secrets"), ('"/data"', f'"{self.folder}/data/nats"')):
+            assert there in text, f"deploy/nats.conf holds no {there}"
+            text = text.replace(there, here)
+        for there, here in self.network.ports.items():
+            text = text.replace(f'0.0.0.0:{there}"', f'0.0.0.0:{here}"')
+        return text
+
+    def start_servers(self):
+        for service in "nats", "store":
+            words, env = self.compose.command(service)
+            if service == "store":
+                flags = {"-master.port": 9333, "-volume.port": 9340, "-filer.port": 8888}
+                words += [f"{flag}={self.network.ports.get(port, port)}" for flag, port in flags.items()]
+                env["TMPDIR"] = str(self.folder)
+            self.processes.start(service, words, env, self.network.prefix(service))
+        for service in "nats", "store":
+            url = self.compose.health(service)
+            wait_until(f"{service} is healthy at {url}", lambda: self.ok(url))
+
+    def ok(self, url):
+        self.processes.check_running()
+        return (get(url) or [0])[0] == 200
+
+    def program(self, name, service, arguments=None, **more):
+        """Arguments and environment of one of our programs, with traces on."""
+        words, env = self.compose.command(service, arguments)
+        env["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{self.network.here}:{self.sink.server_port}"
+        return words, env | more, self.network.prefix(name)
+
+    def start_workers(self):
+        for name in WORKERS:
+            address = self.network.hosts[name]
+            if isinstance(self.network, Loopback):
+                with socket.create_server((address, 0)) as free:
+                    port = free.getsockname()[1]
+            else:
+                port = HEALTH
+            self.health[name] = f"http://{address}:{port}"
+            env = {"BAKEOFF_HEALTH_ADDR": f"0.0.0.0:{port}", "BAKEOFF_WORKER_NAME": name, "BAKEOFF_DEVICE": "cpu"}
+            self.processes.start(name, *self.program(name, "worker-cpu", **env))
+        for name, url in self.health.items():
+            wait_until(f"{name} is ready at {url}", lambda: self.ok(f"{url}/readyz"))
+
+    def coordinator(self, *arguments, **more):
+        words, env, prefix = self.program("coordinator", "coordinator", list(arguments) or None, **more)
+        return self.run(prefix + words, env)
+
+    def run(self, words, env):
+        return subprocess.run(
+            words, env=env, cwd=self.folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+        )
+
+
+def expect(holds, what):
+    if not holds:
+        raise Failed(what)
+
+
+def the_demo_sweep_passes(topology):
+    ended = topology.coordinator()
+    expect(ended.returncode == 0, f"coordinator run: exit code {ended.returncode}\n{ended.stdout}{ended.stderr}")
+    the_readme_shows(ended)
+    kept = topology.folder / "exported"
+    ended = topology.coordinator("export", "demo", str(kept))
+    expect(ended.returncode == 0, f"coordinator export: {ended.stderr}")
+    expect("\n41 files copied to " in f"\n{readme()}" and ended.stdout.startswith("41 files copied to "), ended.stdout)
+    [table] = kept.rglob("demo_summary.csv")
+    with open(table) as file:
+        rows = list(csv.DictReader(file))
+    expect(len(rows) == CELLS and all(row["status"] == "done" for row in rows), f"{table}: {rows}")
+    records = [json.loads(path.read_text()) for path in kept.rglob("metrics/*.json")]
+    expect(len(records) == CELLS, f"{len(records)} records")
+    keys = [f"demo/{path.relative_to(kept)}" for path in kept.rglob("*") if path.is_file()]
+    return f"{len(rows)} rows, all done", keys
+
+
+def readme():
+    return (REPOSITORY / "README.md").read_text()
+
+
+def the_readme_shows(ended):
+    """The README's output of the coordinator is this one, but for figures and the worker's name."""
+    shown = re.search(r"\$ kubectl -n bakeoff logs --follow job/bakeoff-coordinator\n(.*?)\n\$", readme(), re.S)[1]
+    told, summary = shown.split("\n...\n")
+    expect(summary == ended.stdout.strip(), f"README shows\n{summary}\nand the coordinator said\n{ended.stdout}")
+
+    def shape(line):
+        return re.sub(r"taken by [\w-]+", "taken by W", re.sub(r"\d+\.\d+", "N", line))
+
+    said = [shape(line) for line in ended.stderr.splitlines()]
+    for line in told.splitlines():
+        expect(shape(line) in said, f"README shows {line!r}, and the coordinator said no such line:\n{ended.stderr}")
+
+
+def metrics_tell_what_was_done(topology):
+    totals = collections.Counter()
+    for url in topology.health.values():
+        expect(topology.ok(f"{url}/healthz") and topology.ok(f"{url}/readyz"), f"{url} is not healthy and ready")
+        for name, labels, value in re.findall(r"^(\w+)(\{[^}]*\})? ([0-9.e+-]+)$", get(f"{url}/metrics")[1], re.M):
+            totals[name + labels] += float(value)
+            totals[name] += float(value)
+    for name, least in (
+        ('bakeoff_jobs_total{outcome="done"}', 3),
+        ("bakeoff_tokens_generated_total", CELLS),
+        ("bakeoff_ttft_seconds_count", CELLS),
+        ("bakeoff_model_load_seconds_count", 3),
+    ):
+        expect(totals[name] >= least, f"{name} is {totals[name]} over both workers, not {least} or more")
+    return f"{int(totals['bakeoff_tokens_generated_total'])} tokens counted"
+
+
+def traces_arrive(topology):
+    def spans():
+        return b"".join(TraceSink.received["/v1/traces"])
+
+    for span in b"publish", b"generate", b"ack":
+        wait_until(f"a span {span.decode()} arrives", lambda: span in spans(), limit=30)
+    return f"{len(TraceSink.received['/v1/traces'])} batches"
+
+
+def the_wrong_user_is_refused(topology):
+    said = []
+    secrets = topology.folder / "secrets"
+    stranger = topology.folder / "stranger"
+    make = [REPOSITORY / "deploy/make-secrets.sh", stranger, "localhost"]
+    subprocess.run(make, check=True, capture_output=True)
+    tries = {
+        "a coordinator's key at a worker": ({"NATS_NKEY": secrets / "coordinator.nk"}, "Permissions Violation"),
+        "an unknown key": ({"NATS_NKEY": stranger / "worker.nk"}, "refused the credentials"),
+        "no key": ({"NATS_NKEY": None}, "refused the credentials"),
+        "an unknown authority": ({"NATS_CA": stranger / "ca.crt"}, "certificate"),
+        "a wrong S3 secret": ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "AWS_"),
+    }
+    for what, (changed, expected) in tries.items():
+        words, env, prefix = topology.program("worker-1", "worker-cpu", ["run", "--once", "--idle-exit", "2"])
+        env |= {"BAKEOFF_DEVICE": "cpu"} | {name: str(value) for name, value in changed.items()}
+        env = {name: value for name, value in env.items() if value != "None"}
+        began = time.monotonic()
+        ended = topology.run(prefix + words, env)
+        expect(ended.returncode != 0 and expected in ended.stderr, f"{what}: exit code {ended.returncode}, and no {expected!r} in\n{ended.stderr}")
+        said.append(f"{what}: exit code {ended.returncode} after {time.monotonic() - began:.1f} s")
+    return "; ".join(said)
+
+
+def the_cloud_policy_would_allow_it(keys):
+    """What the workers stored lies where deploy/s3/aws-worker.json lets them write."""
+    policy = json.loads((REPOSITORY / "deploy/s3/aws-worker.json").read_text())
+    patterns = [
+        resource.removeprefix("arn:aws:s3:::bakeoff-results/")
+        for statement in policy["Statement"] if "s3:PutObject" in statement["Action"]
+        for resource in statement["Resource"]
+    ]
+    coordinators = r"demo/(sweep\.json|report\.(md|html|json)|demo_summary\.csv)"
+    theirs = [key for key in keys if not re.fullmatch(coordinators, key)]
+    for key in theirs:
+        expect(any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns), f"aws-worker.json does not allow {key}")
+    expect(len(theirs) >= 2 * CELLS, f"only {len(theirs)} of {len(keys)} objects are the workers'")
+    return f"{len(theirs)} objects of the workers"
+
+
+def workers_drain(topology):
+    for name in WORKERS:
+        topology.processes.running[name].send_signal(signal.SIGTERM)
+    for name in WORKERS:
+        code = topology.processes.running[name].wait(timeout=60)
+        expect(code == 0, f"{name} ended with {code} after SIGTERM:\n{topology.processes.log(name)[-2000:]}")
+    return "exit code 0 after SIGTERM"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("binaries", metavar="BIN", type=lambda text: pathlib.Path(text).resolve())
+    parser.add_argument("--namespaces", action="store_true")
+    arguments = parser.parse_args()
+    for name in "coordinator", "worker":
+        if not (arguments.binaries / name).exists():
+            sys.exit(f"topology: {arguments.binaries} holds no {name}: cargo build -p bakeoff-coordinator -p bakeoff-worker")
+    began = time.monotonic()
+
+    def passed(step, told):
+        print(f"topology {time.monotonic() - began:5.1f} s  {step.replace('_', ' ')}: {told}", flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="bakeoff-") as name:
+        folder = pathlib.Path(name)
+        with (Namespaces() if arguments.namespaces else Loopback()) as network, Processes(folder) as processes:
+            topology = Topology(network, folder, arguments.binaries, processes)
+            try:
+                topology.start_servers()
+                topology.start_workers()
+                passed("everything_runs", ", ".join(f"{n} at {a}" for n, a in network.hosts.items()))
+                told, keys = the_demo_sweep_passes(topology)
+                passed("the_demo_sweep_passes", told)
+                passed("the_cloud_policy_would_allow_it", the_cloud_policy_would_allow_it(keys))
+                for step in metrics_tell_what_was_done, traces_arrive, the_wrong_user_is_refused, workers_drain:
+                    passed(step.__name__, step(topology))
+            except (Failed, subprocess.TimeoutExpired) as error:
+                for name in processes.running:
+                    print(f"--- {name}\n{processes.log(name)[-1500:]}", file=sys.stderr)
+                sys.exit(f"topology: {error}")
+
+
+if __name__ == "__main__":
+    main()
