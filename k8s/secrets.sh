@@ -5,9 +5,12 @@
 #   k8s/secrets.sh secrets | kubectl apply -f -
 #
 # Put your cloud's keys into secrets/{coordinator,worker}.s3.env first, unless the store is the one of
-# overlays/local or the pods have a role (k8s/base/service-accounts.yaml).
+# overlays/local or the pods have a role (k8s/base/service-accounts.yaml). For gated models the prefetch
+# Job takes a token from one more, of your making:
+#
+#   kubectl -n bakeoff create secret generic huggingface-token --from-literal=token=hf_...
 set -euo pipefail
-[[ $# -eq 1 && -d $1 ]] || { sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
+[[ $# -eq 1 && -d $1 ]] || { sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 cd "$1"
 
 secret() { # NAME ARGUMENTS... : nothing is sent anywhere
