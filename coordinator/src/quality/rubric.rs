@@ -11,6 +11,8 @@ use super::python;
 pub const PYTHON_SERVICE: &str = include_str!("rubrics/python-service.toml");
 /// The rubric for any Python code.
 pub const PYTHON_CODE: &str = include_str!("rubrics/python-code.toml");
+/// The rubric for one small function.
+pub const PYTHON_FUNCTION: &str = include_str!("rubrics/python-function.toml");
 
 /// A list of things to look for. Frozen with the sweep, so that a report can be made again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -83,12 +85,13 @@ impl Rubric {
         let text = match name {
             "python-service" => PYTHON_SERVICE,
             "python-code" => PYTHON_CODE,
+            "python-function" => PYTHON_FUNCTION,
             _ => return None,
         };
         Some(Self::parse(text).expect("a test parses every shipped rubric"))
     }
 
-    pub const SHIPPED: [&'static str; 2] = ["python-service", "python-code"];
+    pub const SHIPPED: [&'static str; 3] = ["python-service", "python-code", "python-function"];
 }
 
 /// A rubric ready to be applied: one query for all items, so that a tree is walked once.

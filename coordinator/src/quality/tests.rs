@@ -50,6 +50,11 @@ fn the_code_rubric_tells_its_samples_apart() {
 }
 
 #[test]
+fn the_function_rubric_tells_its_samples_apart() {
+    check_samples("python-function", include_str!("rubrics/python-function.samples.toml"));
+}
+
+#[test]
 fn evidence_names_the_line_of_the_output() {
     let compiled = Compiled::new(Rubric::shipped("python-service").unwrap()).unwrap();
     let output = "<think>\nlet me see\n</think>\nHere:\n\n```python\nimport x\napp = FastAPI()\n```\n\nRun `uvicorn a:app`.\n";
