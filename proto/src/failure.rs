@@ -19,7 +19,7 @@ pub enum Disposition {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
-    /// The job message does not parse, or comes from a newer coordinator.
+    /// The job message does not parse.
     BadJob,
     /// No such model, file, folder or revision.
     ModelNotFound,

@@ -7,6 +7,8 @@
 pub mod csv;
 pub mod orphans;
 pub mod read;
+#[cfg(test)]
+mod upgrade;
 
 use std::collections::BTreeMap;
 

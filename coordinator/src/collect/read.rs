@@ -140,6 +140,7 @@ pub async fn collect(
             _ => {}
         }
     }
+    let stored_records = record_keys.len();
     let mut records = BTreeMap::new();
     for (key, bytes) in get_all(&store, record_keys).await? {
         match parse::<MetricsRecord>(&key, &bytes) {
@@ -166,7 +167,11 @@ pub async fn collect(
     let checks = read_checks(&store, name, &records, &keys).await?;
     let text = |bytes: Bytes| String::from_utf8_lossy(&bytes).into_owned();
     let reviews = store::read(store.as_ref(), &names::reviews_key(name)).await?.map(text);
-    let orphans = orphans::find(&plan, &records, &keys);
+    let mut orphans = orphans::find(&plan, &records, &keys);
+    if records.len() < stored_records {
+        // A record that cannot be read may name any of these.
+        orphans.retain(|key| !key.ends_with(".md"));
+    }
     let rows = rows(&plan, &records, &failures);
     problems.sort();
     Ok(Collected {
@@ -257,8 +262,10 @@ fn parse<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, String> {
     let value: serde_json::Value =
         serde_json::from_slice(bytes).map_err(|error| format!("{key} is not JSON: {error}"))?;
     let version = value.get("schema_version").and_then(serde_json::Value::as_u64);
-    if version.is_some_and(|version| version > u64::from(SCHEMA_VERSION)) {
-        return Err(format!("{key} comes from a newer version: this coordinator cannot read it"));
+    if let Some(version) = version.filter(|version| *version > u64::from(SCHEMA_VERSION)) {
+        return Err(format!(
+            "{key} has schema version {version}, this coordinator reads up to {SCHEMA_VERSION}: update it"
+        ));
     }
     serde_json::from_value(value).map_err(|error| format!("{key} does not parse: {error}"))
 }

@@ -60,7 +60,7 @@ pub enum PlanError {
     )]
     TooLarge { model: String, bytes: usize },
     #[error(
-        "the stored plan has schema version {found}, this coordinator reads up to {SCHEMA_VERSION}: use a newer coordinator"
+        "the stored plan has schema version {found}, this coordinator reads up to {SCHEMA_VERSION}: update it"
     )]
     TooNew { found: u32 },
     #[error("the stored plan does not parse: {message}")]
