@@ -11,6 +11,8 @@ step "formatting"
 cargo fmt --all --check
 step "lints"
 cargo clippy --locked --workspace --all-targets -- -D warnings
+step "dependencies: licences, bans, sources"
+deploy/check-deny.sh
 step "CUDA kernels: type check and machine code for sm_90a"
 deploy/check-cuda.sh
 step "tests"

@@ -20,7 +20,6 @@
 //! - [`connect`]: queue and store from flags and environment
 //! - `embedded` (feature): queue and worker inside this process
 //! - [`error`]: which error ends with which exit code
-//! - [`logging`]: logs to stderr
 
 pub mod check;
 pub mod collect;
@@ -32,7 +31,6 @@ pub mod embedded;
 pub mod error;
 pub mod forecast;
 pub mod hub;
-pub mod logging;
 pub mod plan;
 pub mod publish;
 pub mod quality;

@@ -3,13 +3,15 @@
 use std::process::ExitCode;
 
 use bakeoff_coordinator::commands::Cli;
-use bakeoff_coordinator::{error, logging};
+use bakeoff_coordinator::error;
+use bakeoff_transport::logging;
 use clap::Parser;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    logging::start(cli.log_format);
+    // Without RUST_LOG only warnings show: progress has a display of its own.
+    let _logging = logging::start("bakeoff-coordinator", cli.logging, "warn");
     match cli.command.execute().await {
         Ok(ending) => ExitCode::from(ending.code()),
         Err(error) => {

@@ -10,6 +10,7 @@ use bakeoff_transport::queue::{JobQueue, Published, QueueError, QueueSettings};
 use bakeoff_transport::store::{self, Created};
 use jiff::Timestamp;
 use object_store::ObjectStore;
+use tracing::Instrument;
 
 use crate::collect::read::{self, Progress, ReadError};
 use crate::plan::{Plan, differences};
@@ -131,7 +132,11 @@ pub async fn publish(
     }
     queue.clear_cancel(&plan.sweep.name).await?;
     for job in &jobs {
-        match queue.publish(job).await? {
+        // A trace of its own for each job: the worker's spans hang below this one.
+        let span = tracing::info_span!(
+            parent: None, "publish", sweep = %job.sweep, job = %job.id, generation = job.generation
+        );
+        match queue.publish(job).instrument(span).await? {
             Published::Queued => outcome.published += 1,
             Published::AlreadyQueued => outcome.already_queued += 1,
         }

@@ -1,5 +1,6 @@
 //! The worker's command line.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,17 +9,20 @@ use anyhow::Context;
 use bakeoff_engine::load::DeviceChoice;
 use bakeoff_proto::names;
 use bakeoff_transport::args::{NatsArgs, StoreArgs};
+use bakeoff_transport::logging::{self, LogArgs};
+use bakeoff_transport::queue::JobQueue;
 use bakeoff_transport::queue::nats::NatsQueue;
 use bakeoff_transport::store;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
 
 use crate::bench::{self, BenchArgs};
 use crate::doctor;
 use crate::engine_models::EngineModels;
 use crate::fetch::{self, FetchArgs};
 use crate::generate::{self, GenerateArgs};
+use crate::observe::{self, Health, Meters};
 use crate::run::{Stop, WorkerConfig, serve};
 use crate::telemetry::Gpu;
 
@@ -32,6 +36,8 @@ pub const BUILD: &str = match option_env!("BAKEOFF_COMMIT") {
 #[derive(Debug, Parser)]
 #[command(name = "worker", version, propagate_version = true)]
 struct Cli {
+    #[command(flatten)]
+    logging: LogArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -62,6 +68,9 @@ enum Command {
     /// Bring models from the hub into the cache (HF_HOME) ahead of the jobs that need them
     #[command(after_help = fetch::EXAMPLES)]
     Fetch(FetchArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  worker completions bash > /etc/bash_completion.d/worker")]
+    Completions { shell: Shell },
 }
 
 #[derive(Debug, Args)]
@@ -97,6 +106,9 @@ struct RunArgs {
     /// Seconds without any movement after which a job is given up
     #[arg(long, env = "BAKEOFF_STALL_LIMIT", value_name = "SECONDS", default_value_t = 120.0, value_parser = positive_seconds)]
     stall_limit: f64,
+    /// Serve /healthz, /readyz and /metrics here, such as 0.0.0.0:9090 [default: not at all]
+    #[arg(long, env = "BAKEOFF_HEALTH_ADDR", value_name = "IP:PORT")]
+    health_addr: Option<SocketAddr>,
 }
 
 #[derive(Debug, Args)]
@@ -113,11 +125,15 @@ struct DoctorArgs {
     json: bool,
 }
 
+/// The command line, for completions and the configuration reference.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Parses, runs, and turns the outcome into an exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let _logging = logging::start("bakeoff-worker", cli.logging, "info");
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -131,6 +147,10 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Generate(args) => Ok(generate::run(&args)),
         Command::Fetch(args) => fetch::run(&args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut command(), "worker", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
     };
     // A generation that hangs would keep the runtime, and so the process, alive.
     runtime.shutdown_background();
@@ -154,12 +174,20 @@ async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         Some((name, ..)) => names::class_token(&name),
         None => names::CPU_CLASS.to_owned(),
     });
-    let queue = NatsQueue::connect(&args.nats).await.context("the queue")?;
+    let meters = Arc::new(Meters::new(gpu.clone()));
+    let health = Health::start();
+    if let Some(address) = args.health_addr {
+        let address = observe::server::start(address, health.clone(), meters.clone())?;
+        tracing::info!(%address, "serving /healthz, /readyz and /metrics");
+    }
+    let queue: Arc<dyn JobQueue> =
+        Arc::new(NatsQueue::connect(&args.nats).await.context("the queue")?);
     let store = store::open(&args.store).await.context("the object store")?;
     let name =
         args.name.clone().unwrap_or_else(|| format!("{}-{}", host_name(), std::process::id()));
     let models = Arc::new(EngineModels::new(args.device));
     let mut config = WorkerConfig::new(name, vec![names::ANY_CLASS.into(), class], models, gpu);
+    config.meters = meters;
     config.heartbeat = Duration::from_secs_f64(args.heartbeat);
     config.stall_limit = Duration::from_secs_f64(args.stall_limit);
     config.grace = Duration::from_secs(args.grace);
@@ -167,7 +195,8 @@ async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     config.idle_exit = args.idle_exit.map(Duration::from_secs);
     tracing::info!(worker = config.name, classes = ?config.classes, "serving the queue");
     let stop = on_signals()?;
-    let served = serve(config, Arc::new(queue), store, stop).await?;
+    health.serves(queue.clone(), store.clone(), stop.clone());
+    let served = serve(config, queue, store, stop).await?;
     tracing::info!(jobs = served.jobs, "leaving");
     Ok(ExitCode::SUCCESS)
 }
@@ -241,8 +270,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! - [`generate`]: one generation without a queue
 //! - [`fetch`]: models brought into the cache ahead of time
 //! - [`metrics`], [`record`]: from time stamps to figures, from figures to the stored documents
+//! - [`observe`]: what probes and Prometheus see of it
 //! - [`telemetry`]: GPU and process sampled while a cell runs
 //! - [`doctor`]: what works on this machine and what does not
 //! - [`bench`]: the engine alone, against the bounds of the machine
@@ -19,6 +20,7 @@ pub mod fetch;
 pub mod generate;
 pub mod metrics;
 pub mod model;
+pub mod observe;
 pub mod record;
 pub mod run;
 pub mod telemetry;

@@ -47,6 +47,19 @@ impl Gpu {
         Some((device.name().ok()?, driver, device.memory_info().ok()?.total))
     }
 
+    /// What the GPU does at this moment, and which it is; `None` without one.
+    pub fn load(&self) -> Option<(u32, GpuLoad)> {
+        let Self::Nvml { index, .. } = self else { return None };
+        let sample = self.sample();
+        let load = GpuLoad {
+            used_bytes: sample.used_bytes,
+            utilization: sample.util_pct.map(|pct| f64::from(pct) / 100.0),
+            power_w: sample.power_w,
+            temperature_c: sample.temperature_c.map(f64::from),
+        };
+        Some((*index, load))
+    }
+
     fn sample(&self) -> GpuSample {
         let Self::Nvml { nvml, index } = self else { return GpuSample::default() };
         let Ok(device) = nvml.device_by_index(*index) else { return GpuSample::default() };
@@ -71,6 +84,16 @@ impl Gpu {
             energy_mj: device.total_energy_consumption().ok(),
         }
     }
+}
+
+/// A GPU's load for a dashboard, each figure as far as NVML tells it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct GpuLoad {
+    pub used_bytes: Option<u64>,
+    /// 0 to 1.
+    pub utilization: Option<f64>,
+    pub power_w: Option<f64>,
+    pub temperature_c: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]

@@ -10,7 +10,8 @@ use bakeoff_engine::{EngineError, Footprint, Generation, Sampling, TokenEvent};
 use bakeoff_proto::record::OutputFacts;
 use bakeoff_proto::{
     Cell, EngineSettings, Failure, FailureKind, FinishReason, Format, GenerationSettings, Job,
-    MetricsRecord, ModelSource, ModelSpec, SweepName, Thinking, digest, document, names,
+    JobPhase, MetricsRecord, ModelSource, ModelSpec, SCHEMA_VERSION, SweepName, Thinking, digest,
+    document, names,
 };
 use bakeoff_transport::queue::memory::MemoryQueue;
 use bakeoff_transport::queue::nats::NatsQueue;
@@ -20,6 +21,7 @@ use bakeoff_transport::test_servers::{Fault, NatsServer, Proxy, S3Server};
 use bakeoff_worker::model::{Model, ModelFacts, Models, OnOpen, OnToken, OpenProgress, Output};
 use bakeoff_worker::run::{Served, Stop, WorkerConfig, WorkerError, serve};
 use bakeoff_worker::telemetry::Gpu;
+use futures::StreamExt;
 use object_store::ObjectStore;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -395,10 +397,11 @@ async fn draining_finishes_the_cell_and_hands_the_rest_back() {
     let job = job("drain", 2);
     queue.publish(&job).await.unwrap();
     let script = Script { token_pause: Duration::from_millis(20), ..Script::default() };
+    let mut events = queue.events(&job.sweep).await.unwrap();
     let worker = RunningWorker::start(config("w", &script), queue.clone(), store.clone());
-    until("the job is held", async || queue.stats().await.unwrap().in_flight == 1).await;
-    until("it generates", async || script.opened.load(Ordering::SeqCst) == 1).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // The warm-up asks for fewer tokens.
+    let generating = |phase: &JobPhase| matches!(phase, JobPhase::Decoding { max_tokens: 40, .. });
+    while !generating(&events.next().await.expect("events go on").phase) {}
     worker.leave().await.unwrap();
     assert_eq!(records(store.as_ref(), &job).await.len(), 1);
     // Handed back, not left to lapse.
@@ -406,6 +409,28 @@ async fn draining_finishes_the_cell_and_hands_the_rest_back() {
     assert_eq!((stats.pending, stats.in_flight), (1, 0));
     let (attempt, _) = queue.load_attempt(&job).await.unwrap().unwrap();
     assert_eq!(attempt.fruitless, 0);
+}
+
+/// During a rolling upgrade: the job is neither failed nor removed, it waits for a newer worker.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_of_a_later_version_is_left_to_a_newer_worker() {
+    let (queue, store) = (Arc::new(MemoryQueue::new()), store::memory());
+    prepared(queue.as_ref()).await;
+    let later = Job { schema_version: SCHEMA_VERSION + 1, ..job("later", 2) };
+    queue.publish(&later).await.unwrap();
+    let script = Script::default();
+    let config = config("old", &script);
+    let meters = config.meters.clone();
+    let worker = RunningWorker::start(config, queue.clone(), store.clone());
+    until("it is handed back", async || {
+        meters.render().contains("bakeoff_jobs_total{outcome=\"handed_back\"} 1\n")
+    })
+    .await;
+    worker.leave().await.unwrap();
+    let stats = queue.stats().await.unwrap();
+    assert_eq!((stats.pending, stats.in_flight), (1, 0));
+    assert!(failures(store.as_ref(), &later).await.is_empty());
+    assert_eq!(script.opened.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

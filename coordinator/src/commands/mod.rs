@@ -14,24 +14,18 @@ mod status;
 mod submit;
 mod watch;
 
-use clap::{Parser, Subcommand};
+use bakeoff_transport::logging::LogArgs;
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::error::Ending;
-use crate::logging::LogFormat;
 
 /// Compares models on code generation: runs a sweep over workers, collects, reports.
 #[derive(Debug, Parser)]
 #[command(name = "coordinator", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
-    /// How log lines on stderr look: text or json
-    #[arg(
-        long,
-        global = true,
-        env = "BAKEOFF_LOG_FORMAT",
-        default_value = "text",
-        hide_possible_values = true
-    )]
-    pub log_format: LogFormat,
+    #[command(flatten)]
+    pub logging: LogArgs,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -61,6 +55,13 @@ pub enum Command {
     Compare(compare::CompareArgs),
     Export(export::ExportArgs),
     Delete(delete::DeleteArgs),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  coordinator completions bash > /etc/bash_completion.d/coordinator"
+    )]
+    Completions {
+        shell: Shell,
+    },
 }
 
 impl Command {
@@ -78,6 +79,11 @@ impl Command {
             Self::Compare(args) => compare::execute(args).await,
             Self::Export(args) => export::execute(args).await,
             Self::Delete(args) => delete::execute(args).await,
+            Self::Completions { shell } => {
+                let name = "coordinator";
+                clap_complete::generate(shell, &mut Cli::command(), name, &mut std::io::stdout());
+                Ok(Ending::Success)
+            }
         }
     }
 }

@@ -1,5 +1,17 @@
 //! The run loop: one job after the other, until told to stop.
+//!
+//! Along a job's way:
+//! - `job`: from its delivery to its end, in order
+//! - `claim`: whose job it is
+//! - `compute`: opening the model and generating, beside the runtime
+//! - `cell`: what becomes of a cell, `results`: what is stored of it
+//! - `ending`: how the job leaves this worker
+//! - `phase`: what it is doing, whether it moves, whether it should stop
 
+mod cell;
+mod claim;
+mod compute;
+mod ending;
 mod job;
 mod phase;
 mod results;
@@ -13,6 +25,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::model::Models;
+use crate::observe::Meters;
 use crate::telemetry::Gpu;
 
 /// How a worker was asked to leave.
@@ -34,6 +47,7 @@ pub struct WorkerConfig {
     pub classes: Vec<String>,
     pub models: Arc<dyn Models>,
     pub gpu: Arc<Gpu>,
+    pub meters: Arc<Meters>,
     /// How often a lease is renewed; well below the queue's `ack_wait`.
     pub heartbeat: Duration,
     /// A phase that does not move for so long ends the attempt.
@@ -54,6 +68,7 @@ impl WorkerConfig {
             name,
             classes,
             models,
+            meters: Arc::new(Meters::new(gpu.clone())),
             gpu,
             heartbeat: Duration::from_secs(15),
             stall_limit: Duration::from_secs(120),

@@ -9,6 +9,7 @@ use bakeoff_transport::queue::Delivery;
 use tokio::sync::watch;
 
 use super::Stop;
+use crate::observe::Meters;
 
 /// Why a generation is to stop at its next token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,25 +25,34 @@ pub(super) struct Progress {
     /// Set while draining: no new cell is started.
     draining: AtomicU8,
     state: Mutex<(Instant, JobPhase)>,
+    meters: Arc<Meters>,
 }
 
 impl Progress {
-    pub fn new(phase: JobPhase) -> Arc<Self> {
+    pub fn new(phase: JobPhase, meters: Arc<Meters>) -> Arc<Self> {
         Arc::new(Self {
             halt: AtomicU8::new(0),
             draining: AtomicU8::new(0),
             state: Mutex::new((Instant::now(), phase)),
+            meters,
         })
     }
 
     /// The phase moved.
     pub fn moved(&self, phase: JobPhase) {
+        self.meters.phase(&phase);
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), phase);
     }
 
     /// The phase moved without becoming another, such as a further try at storing.
     pub fn touched(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).0 = Instant::now();
+    }
+
+    /// The store did not answer and is asked again, which is movement too.
+    pub fn store_retried(&self) {
+        self.meters.store_retried();
+        self.touched();
     }
 
     pub fn phase(&self) -> JobPhase {
@@ -96,8 +106,9 @@ pub(super) async fn heartbeat(
             progress.halt(Halt::Stalled);
             return;
         }
-        if let Err(error) = delivery.progress().await {
-            tracing::warn!(%error, "the lease could not be renewed");
+        match delivery.progress().await {
+            Ok(()) => progress.meters.lease_renewed(),
+            Err(error) => tracing::warn!(%error, "the lease could not be renewed"),
         }
     }
 }

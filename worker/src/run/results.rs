@@ -36,7 +36,10 @@ pub(super) async fn through_outages<'a, T>(
             Err(error) if !error.is_transient() || progress.halted().is_some() => {
                 return Err(error);
             }
-            Err(error) => tracing::warn!(%error, what, "the store is tried again"),
+            Err(error) => {
+                progress.store_retried();
+                tracing::warn!(%error, what, "the store is tried again");
+            }
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);

@@ -74,8 +74,9 @@ impl fmt::Debug for NatsArgs {
 }
 
 /// A URL without the user information before `@`.
-fn redact(url: &str) -> String {
+pub fn redact(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").map_or(("", url), |(s, r)| (s, r));
+    // To the last `@`, whatever an unescaped password holds.
     let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
     if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}") }
 }
@@ -85,11 +86,11 @@ fn redact(url: &str) -> String {
 #[command(next_help_heading = "Object store")]
 pub struct StoreArgs {
     /// s3://bucket[/prefix], file:///dir, or a plain path
-    #[arg(long, env = "BAKEOFF_STORE", value_name = "URL")]
+    #[arg(long, env = "BAKEOFF_STORE", hide_env_values = true, value_name = "URL")]
     pub store: Option<String>,
 
     /// Endpoint of an S3-compatible store, such as http://host:8333 (path-style)
-    #[arg(long, env = "AWS_ENDPOINT_URL", value_name = "URL")]
+    #[arg(long, env = "AWS_ENDPOINT_URL", hide_env_values = true, value_name = "URL")]
     pub s3_endpoint: Option<String>,
 
     /// Region of the bucket

@@ -20,6 +20,8 @@ pub struct State {
     pub declared_sha256: Option<String>,
     pub refuse: Option<(u16, &'static str)>,
     pub requests: Vec<String>,
+    /// Values of the Authorization headers that came.
+    pub authorizations: Vec<String>,
 }
 
 pub struct Hub {
@@ -49,13 +51,17 @@ impl Hub {
 fn serve(mut stream: TcpStream, state: &Mutex<State>, weights: &[u8]) -> Option<()> {
     let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
     let request = lines.next()?.ok()?;
-    let mut from = 0;
+    let (mut from, mut authorization) = (0, None);
     for line in lines.by_ref().map_while(Result::ok).take_while(|line| !line.is_empty()) {
         if let Some(range) = line.to_lowercase().strip_prefix("range: bytes=") {
             from = range.split('-').next()?.parse().ok()?;
         }
+        if line.to_lowercase().starts_with("authorization: ") {
+            authorization = line.split_once(": ").map(|(_, value)| value.to_owned());
+        }
     }
     let mut state = state.lock().ok()?;
+    state.authorizations.extend(authorization);
     state.requests.push(format!("{request} from {from}"));
     let head = request.starts_with("HEAD");
     let path = request.split(' ').nth(1)?.to_owned();

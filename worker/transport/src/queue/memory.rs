@@ -15,6 +15,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use super::{
     Delivery, JobQueue, MAX_JOB_BYTES, Published, QueueError, QueueSettings, QueueStats, Revision,
 };
+use crate::logging::trace_context;
 
 /// Live events kept for a slow watcher before it misses some.
 const EVENT_BUFFER: usize = 4096;
@@ -49,6 +50,7 @@ struct Entry {
     sweep: SweepName,
     class: String,
     payload: Arc<[u8]>,
+    headers: Arc<[(String, String)]>,
     delivered: u64,
     available: Available,
 }
@@ -174,6 +176,7 @@ impl JobQueue for MemoryQueue {
             sweep: job.sweep.clone(),
             class: names::class_token(&job.gpu_class),
             payload: payload.into(),
+            headers: trace_context::headers().into(),
             delivered: 0,
             available: Available::Now,
         };
@@ -251,6 +254,7 @@ impl JobQueue for MemoryQueue {
                         shared: self.shared.clone(),
                         sequence,
                         payload: entry.payload.clone(),
+                        headers: entry.headers.clone(),
                         delivered: entry.delivered,
                     })));
                 }
@@ -309,6 +313,7 @@ struct MemoryDelivery {
     shared: Arc<Shared>,
     sequence: u64,
     payload: Arc<[u8]>,
+    headers: Arc<[(String, String)]>,
     delivered: u64,
 }
 
@@ -337,7 +342,7 @@ impl Delivery for MemoryDelivery {
     }
 
     fn headers(&self) -> &[(String, String)] {
-        &[]
+        &self.headers
     }
 
     async fn progress(&self) -> Result<(), QueueError> {

@@ -144,6 +144,11 @@ pub trait JobQueue: Send + Sync + 'static {
     /// Sends a live event. Best effort: the caller logs an error and goes on.
     async fn emit(&self, event: &JobEvent) -> Result<(), QueueError>;
 
+    /// Whether the queue can be talked to at this moment. One inside this process always can.
+    fn connected(&self) -> bool {
+        true
+    }
+
     /// Becomes `true` when the sweep is cancelled.
     async fn watch_cancel(&self, sweep: &SweepName) -> Result<watch::Receiver<bool>, QueueError>;
 }

@@ -6,7 +6,7 @@ mod open;
 
 pub use create::{Created, create_if_absent};
 pub use error::StoreError;
-pub use open::{memory, open};
+pub use open::{memory, open, probe};
 
 use bytes::Bytes;
 use futures::TryStreamExt;

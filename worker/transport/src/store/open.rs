@@ -104,7 +104,10 @@ fn s3(
 }
 
 /// Reads a key that is not there: any other answer than "not there" is an error worth telling.
-async fn probe(store: &dyn ObjectStore) -> Result<(), StoreError> {
+///
+/// # Errors
+/// Why the store cannot be used at this moment.
+pub async fn probe(store: &dyn ObjectStore) -> Result<(), StoreError> {
     let key = Path::from(PROBE_KEY);
     let Ok(answer) = tokio::time::timeout(FIRST_ANSWER, store.get(&key)).await else {
         return Err(StoreError::Unreachable {

@@ -64,7 +64,7 @@ pub async fn list(settings: &HubSettings, id: &str, revision: &str) -> Result<Li
     let url = format!("{}/api/models/{id}/revision/{encoded}?blobs=true", settings.endpoint);
     let unreachable = |reason: String| HubError::Unreachable {
         id: id.to_owned(),
-        endpoint: settings.endpoint.clone(),
+        endpoint: settings.shown_endpoint(),
         reason,
     };
     let client = reqwest::Client::builder()
@@ -131,7 +131,7 @@ pub(super) fn refusal(
     status: u16,
     code: &str,
 ) -> HubError {
-    let (id, endpoint) = (id.to_owned(), settings.endpoint.clone());
+    let (id, endpoint) = (id.to_owned(), settings.shown_endpoint());
     let token_hint =
         if settings.token.is_some() { "; the token that is set is not enough" } else { "" };
     match (status, code) {

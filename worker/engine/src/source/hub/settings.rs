@@ -22,7 +22,7 @@ pub const HF_HUB_CACHE: &str = "HF_HUB_CACHE";
 pub const HF_HUB_OFFLINE: &str = "HF_HUB_OFFLINE";
 
 /// How to reach the hub and where to keep what comes from it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct HubSettings {
     /// Without a trailing slash.
     pub endpoint: String,
@@ -44,6 +44,17 @@ pub struct Token(pub String);
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Token(hidden)")
+    }
+}
+
+impl std::fmt::Debug for HubSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HubSettings")
+            .field("endpoint", &self.shown_endpoint())
+            .field("token", &self.token)
+            .field("cache_dir", &self.cache_dir)
+            .field("offline", &self.offline)
+            .finish_non_exhaustive()
     }
 }
 
@@ -76,6 +87,15 @@ impl HubSettings {
         }
     }
 
+    /// The endpoint for messages: a mirror's address may hold a user and a password.
+    pub fn shown_endpoint(&self) -> String {
+        let Some((scheme, rest)) = self.endpoint.split_once("://") else {
+            return self.endpoint.clone();
+        };
+        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        format!("{scheme}://{host}")
+    }
+
     pub(super) fn client(&self) -> Result<HFClient, HubError> {
         let mut builder = HFClient::builder()
             .endpoint(&self.endpoint)
@@ -85,7 +105,7 @@ impl HubSettings {
             builder = builder.token(&token.0);
         }
         builder.build().map_err(|source| HubError::BadEndpoint {
-            endpoint: self.endpoint.clone(),
+            endpoint: self.shown_endpoint(),
             reason: source.to_string(),
         })
     }
@@ -154,6 +174,13 @@ mod tests {
         let error = settings(&[("HF_ENDPOINT", "hub.example")]).client().expect_err("no scheme");
         assert!(error.to_string().contains("`hub.example`"), "{error}");
         assert!(error.to_string().contains("HF_ENDPOINT"), "{error}");
+    }
+
+    #[test]
+    fn a_mirrors_password_is_not_shown() {
+        let settings = settings(&[("HF_ENDPOINT", "https://user:hunter2@mirror.example/hf")]);
+        assert_eq!(settings.shown_endpoint(), "https://mirror.example/hf");
+        assert!(!format!("{settings:?}").contains("hunter2"), "{settings:?}");
     }
 
     #[test]

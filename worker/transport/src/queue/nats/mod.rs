@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_nats::connection::State;
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::kv::{CreateErrorKind, Operation, UpdateErrorKind};
 use async_nats::jetstream::message::PublishMessage;
@@ -25,6 +26,7 @@ use self::broker::Broker;
 use self::delivery::NatsDelivery;
 use super::{Delivery, JobQueue, Published, QueueError, QueueSettings, QueueStats, Revision};
 use crate::args::NatsArgs;
+use crate::logging::trace_context;
 
 /// One pull request waits so long at the broker. Classes are asked in turn, never at once: of two
 /// requests open at the same time both may be answered, and a job would lie with a worker that is
@@ -154,7 +156,11 @@ impl JobQueue for NatsQueue {
         let operation = format!("publishing job {}", job.id);
         let mut id = names::message_id(job);
         loop {
-            let message = PublishMessage::build().message_id(&id).payload(payload.clone().into());
+            let mut message =
+                PublishMessage::build().message_id(&id).payload(payload.clone().into());
+            for (name, value) in trace_context::headers() {
+                message = message.header(name.as_str(), value.as_str());
+            }
             let send = async { broker.context.send_publish(subject.clone(), message).await?.await };
             match broker.unless_denied(&operation, &subject, send).await? {
                 Ok(ack) if !ack.duplicate => return Ok(Published::Queued),
@@ -343,6 +349,10 @@ impl JobQueue for NatsQueue {
             serde_json::to_vec(event).map_err(|error| broker.failed("telling an event", &error))?;
         let sent = broker.client.publish(subject, bytes.into()).await;
         sent.map_err(|error| broker.failed("telling an event", &error))
+    }
+
+    fn connected(&self) -> bool {
+        self.inner.broker.client.connection_state() == State::Connected
     }
 
     async fn watch_cancel(&self, sweep: &SweepName) -> Result<watch::Receiver<bool>, QueueError> {
