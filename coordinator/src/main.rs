@@ -10,8 +10,9 @@ use clap::Parser;
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Without RUST_LOG only warnings show: progress has a display of its own.
-    let _logging = logging::start("bakeoff-coordinator", cli.logging, "warn");
+    // Without RUST_LOG only warnings show: progress has a display of its own. What the broker's library
+    // would log, the queue tells as an error or an event.
+    let _logging = logging::start("bakeoff-coordinator", cli.logging, "warn,async_nats=off");
     match cli.command.execute().await {
         Ok(ending) => ExitCode::from(ending.code()),
         Err(error) => {

@@ -12,7 +12,7 @@ use bakeoff_coordinator::commands::Cli;
 use bakeoff_transport::env::STANDARD;
 use bakeoff_worker::observe::Meters;
 use bakeoff_worker::telemetry::Gpu;
-use clap::{Arg, Command, CommandFactory};
+use clap::{Arg, Command, CommandFactory, Parser};
 use regex::Regex;
 
 const HEAD: &str = "\
@@ -179,6 +179,15 @@ fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
         }
     }
     found
+}
+
+#[test]
+fn no_secret_shows_in_the_parsed_command_line() {
+    let broker = ["--nats", "nats://u:hunter2@b", "--nats-password", "hunter2"];
+    let store = ["--s3-endpoint", "http://u:hunter2@s", "--store", "s3://results"];
+    let words = [&["coordinator", "submit", "sweep.toml"][..], &broker, &store].concat();
+    let shown = format!("{:?}", Cli::try_parse_from(words).unwrap());
+    assert!(shown.contains("nats://b") && !shown.contains("hunter2"), "{shown}");
 }
 
 #[test]

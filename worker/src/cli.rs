@@ -274,6 +274,13 @@ mod tests {
     }
 
     #[test]
+    fn no_secret_shows_in_the_parsed_command_line() {
+        let words = ["worker", "run", "--nats", "nats://u:hunter2@b", "--nats-password", "hunter2"];
+        let shown = format!("{:?}", Cli::try_parse_from(words).unwrap());
+        assert!(shown.contains("nats://b") && !shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
     fn devices_and_seconds_are_checked() {
         assert_eq!(parse_device("cuda:1"), Ok(DeviceChoice::Cuda(1)));
         assert!(parse_device("tpu").unwrap_err().contains("cuda:N"));

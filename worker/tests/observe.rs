@@ -151,6 +151,7 @@ async fn probes_and_metrics_tell_what_a_worker_does_from_start_to_drain() {
     let queue = Arc::new(NatsQueue::connect(&broker.args()).await.unwrap());
     queue.prepare(&QueueSettings::default(), &["any".into()]).await.unwrap();
 
+    // Only `any` is laid out: a worker whose own class has no consumer serves it all the same.
     // Somebody held the job before.
     let first = job("first", 8);
     queue.publish(&first).await.unwrap();

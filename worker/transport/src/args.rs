@@ -82,7 +82,7 @@ pub fn redact(url: &str) -> String {
 }
 
 /// The object store. Credentials for S3 come from the standard AWS_* variables.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Clone, Default, Args)]
 #[command(next_help_heading = "Object store")]
 pub struct StoreArgs {
     /// s3://bucket[/prefix], file:///dir, or a plain path
@@ -100,6 +100,17 @@ pub struct StoreArgs {
     /// Credentials set by code instead of the environment.
     #[arg(skip)]
     pub static_credentials: Option<StaticCredentials>,
+}
+
+impl fmt::Debug for StoreArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreArgs")
+            .field("store", &self.store.as_deref().map(redact))
+            .field("s3_endpoint", &self.s3_endpoint.as_deref().map(redact))
+            .field("s3_region", &self.s3_region)
+            .field("static_credentials", &self.static_credentials)
+            .finish()
+    }
 }
 
 /// An access key, shown without its secret.
@@ -132,7 +143,12 @@ mod tests {
         assert!(!format!("{nats:?}").contains("hunter2"));
         let credentials =
             StaticCredentials { access_key_id: "key".into(), secret_access_key: "hunter2".into() };
-        let store = StoreArgs { static_credentials: Some(credentials), ..StoreArgs::default() };
+        let store = StoreArgs {
+            s3_endpoint: Some("http://user:hunter2@store:8333".into()),
+            static_credentials: Some(credentials),
+            ..StoreArgs::default()
+        };
+        assert!(format!("{store:?}").contains("http://store:8333"), "{store:?}");
         assert!(!format!("{store:?}").contains("hunter2"));
     }
 }
