@@ -242,6 +242,14 @@ async fn a_watcher_sees_the_latest_event_and_then_the_live_ones(queue: &dyn JobQ
     assert_eq!(live.unwrap(), event(&jobs[0], JobPhase::Done));
 }
 
+/// A worker's own class has no consumer until a sweep asks for it.
+async fn a_class_that_nobody_laid_out_is_no_obstacle(queue: &dyn JobQueue) {
+    let job = job(&sweep("classes"), "any", "x");
+    queue.publish(&job).await.unwrap();
+    let pulled = queue.pull(&["never-laid-out".into(), "any".into()], SOON).await.unwrap();
+    pulled.expect("the job of the other class").ack().await.unwrap();
+}
+
 async fn a_message_over_one_mebibyte_is_refused(queue: &dyn JobQueue) {
     let job = job(&sweep("large"), "any", &"x".repeat(1 << 20));
     let error = queue.publish(&job).await.unwrap_err();
@@ -286,5 +294,6 @@ suite!(
     one_claim_of_several_wins,
     a_cancelled_sweep_leaves_the_queue,
     a_watcher_sees_the_latest_event_and_then_the_live_ones,
+    a_class_that_nobody_laid_out_is_no_obstacle,
     a_message_over_one_mebibyte_is_refused,
 );

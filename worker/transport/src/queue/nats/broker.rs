@@ -10,6 +10,7 @@ use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::context::{
     GetStreamErrorKind, KeyValueErrorKind, PublishError, PublishErrorKind,
 };
+use async_nats::jetstream::stream::ConsumerErrorKind;
 use async_nats::jetstream::{self, ErrorCode, consumer, kv, stream};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerError};
 use bakeoff_proto::names;
@@ -180,18 +181,24 @@ impl Broker {
         let mark = format!("CONSUMER.INFO.{}.{name}", names::JOBS_STREAM);
         match self.unless_denied(&operation, &mark, look).await? {
             Ok(consumer) => Ok(Some(consumer)),
-            Err(error) if is_not_found(&error) => Ok(None),
-            Err(error) => Err(self.failed(&operation, &chain(&error))),
+            Err(error) => match error.kind() {
+                // The answer is in the kind, and not among the causes.
+                ConsumerErrorKind::JetStream(answer) if names_nothing(answer.error_code()) => {
+                    Ok(None)
+                }
+                _ => Err(self.failed(&operation, &chain(&error))),
+            },
         }
     }
 }
 
 /// Whether JetStream answered that a stream or a consumer does not exist.
 fn is_not_found(error: &(dyn StdError + 'static)) -> bool {
-    matches!(
-        jetstream_code(error),
-        Some(ErrorCode::STREAM_NOT_FOUND | ErrorCode::CONSUMER_NOT_FOUND)
-    )
+    jetstream_code(error).is_some_and(names_nothing)
+}
+
+fn names_nothing(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::STREAM_NOT_FOUND | ErrorCode::CONSUMER_NOT_FOUND)
 }
 
 /// The code in JetStream's answer, wherever in the chain of causes it is.
