@@ -29,7 +29,7 @@ class Compose:
             source, target = volume.split(":")[:2]
             paths[target] = self.folder / source
         words = [*self.entry_point(service, spec), *(spec.get("command", ["run"]) if arguments is None else arguments)]
-        env = {"PATH": os.environ["PATH"], "HOME": str(self.folder)}
+        env = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
         for file in spec.get("env_file", []):
             env.update(line.split("=", 1) for line in (self.folder / file).read_text().splitlines())
         env.update(spec.get("environment", {}))
@@ -75,7 +75,7 @@ class Processes:
     def start(self, name, words, env, prefix=()):
         with open(self.folder / f"{name}.log", "ab") as log:
             process = subprocess.Popen(
-                [*prefix, *words], env=env, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*prefix, *words], env=env, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         self.running[name] = process
         return process

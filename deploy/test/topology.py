@@ -3,7 +3,8 @@ sweep through a broker with TLS and two users, metrics and traces, and refusals 
 
     topology.py [--namespaces] BIN    BIN: folder with the programs coordinator and worker
 
-With --namespaces each process has a network of its own, joined by a bridge: five hosts. Needs root.
+With --namespaces each process has a network of its own, joined by a bridge: five hosts. They run as the
+images' user, who may write nothing but /tmp and its data. Needs root.
 """
 import argparse
 import collections
@@ -14,6 +15,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,6 +29,7 @@ from servers import REPOSITORY, server
 
 WORKERS = ["worker-1", "worker-2"]
 HEALTH = 9090
+USER = 10001
 CELLS = 12
 
 
@@ -50,6 +53,12 @@ class Loopback:
     def prefix(self, name):
         return []
 
+    def place(self, folder, programs):
+        return programs
+
+    def own(self, folder):
+        pass
+
     def __enter__(self):
         return self
 
@@ -68,7 +77,19 @@ class Namespaces:
         self.ports = {}
 
     def prefix(self, name):
-        return ["ip", "netns", "exec", f"{self.tag}-{name}"]
+        # As in a pod: a /tmp of its own, and a user without any right.
+        own_tmp = ["sh", "-euc", 'mount -t tmpfs -o mode=1777 tmpfs /tmp; exec "$@"', "sh"]
+        user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs"]
+        return ["ip", "netns", "exec", f"{self.tag}-{name}", *own_tmp, *user]
+
+    def place(self, folder, programs):
+        """The programs where the user can read them."""
+        (folder / "bin").mkdir()
+        return {name: shutil.copy(path, folder / "bin") for name, path in programs.items()}
+
+    def own(self, folder):
+        for path in [folder, *folder.rglob("*")]:
+            os.chown(path, USER, USER)
 
     def __enter__(self):
         self.ip("link", "add", self.tag, "type", "bridge")
@@ -119,6 +140,8 @@ class Topology:
         subprocess.run([*make, network.hosts["nats"]], check=True, capture_output=True, text=True)
         programs = {"nats": server("nats-server"), "weed": server("weed")}
         programs |= {name: binaries / name for name in ("coordinator", "worker")}
+        programs = network.place(folder, programs)
+        network.own(folder)
         self.compose = Compose(REPOSITORY / "deploy/compose.yaml", folder, programs, network.hosts, network.ports)
         self.sink = http.server.ThreadingHTTPServer((network.here, 0), TraceSink)
         threading.Thread(target=self.sink.serve_forever, daemon=True).start()
@@ -140,7 +163,6 @@ class Topology:
             if service == "store":
                 flags = {"-master.port": 9333, "-volume.port": 9340, "-filer.port": 8888}
                 words += [f"{flag}={self.network.ports.get(port, port)}" for flag, port in flags.items()]
-                env["TMPDIR"] = str(self.folder)
             self.processes.start(service, words, env, self.network.prefix(service))
         for service in "nats", "store":
             url = self.compose.health(service)
@@ -176,7 +198,7 @@ class Topology:
 
     def run(self, words, env):
         return subprocess.run(
-            words, env=env, cwd=self.folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+            words, env=env, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
         )
 
 
@@ -253,6 +275,7 @@ def the_wrong_user_is_refused(topology):
     stranger = topology.folder / "stranger"
     make = [REPOSITORY / "deploy/make-secrets.sh", stranger, "localhost"]
     subprocess.run(make, check=True, capture_output=True)
+    topology.network.own(stranger)
     tries = {
         "a coordinator's key at a worker": ({"NATS_NKEY": secrets / "coordinator.nk"}, "Permissions Violation"),
         "an unknown key": ({"NATS_NKEY": stranger / "worker.nk"}, "refused the credentials"),
@@ -309,7 +332,8 @@ def main():
     def passed(step, told):
         print(f"topology {time.monotonic() - began:5.1f} s  {step.replace('_', ' ')}: {told}", flush=True)
 
-    with tempfile.TemporaryDirectory(prefix="bakeoff-") as name:
+    # Not in /tmp, which is another one in each namespace.
+    with tempfile.TemporaryDirectory(prefix="bakeoff-", dir="/var/tmp") as name:
         folder = pathlib.Path(name)
         with (Namespaces() if arguments.namespaces else Loopback()) as network, Processes(folder) as processes:
             topology = Topology(network, folder, arguments.binaries, processes)
