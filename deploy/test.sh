@@ -5,6 +5,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# A program, from its Debian package if it is not there.
+need() { command -v "$1" >/dev/null || { apt-get update -qq && apt-get install --yes -qq "$2"; }; }
 step() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
 
 step "formatting"
@@ -16,5 +18,17 @@ deploy/check-deny.sh
 step "CUDA kernels: type check and machine code for sm_90a"
 deploy/check-cuda.sh
 step "tests"
+need openssl openssl
 cargo test --locked --workspace
+step "deployment: manifests, images, compose file, runbook"
+k8s/test.sh
+step "deployment: a sweep through it, as plain processes"
+deploy/topology.sh
+step "deployment: a sweep through it, on five hosts"
+if [[ $(id -u) == 0 ]] && unshare --net true; then
+  need ip iproute2
+  deploy/namespaces.sh
+else
+  echo "not run: it needs root and the right to make network namespaces"
+fi
 step "done"

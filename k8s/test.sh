@@ -3,12 +3,18 @@
 # No cluster is needed: kubectl and the schemas come from PyPI, pinned by digest.
 #
 #   k8s/test.sh            fails when something is wrong or k8s/rendered is not up to date
-#   k8s/test.sh --update   renders anew into k8s/rendered first
+#   k8s/test.sh --update   copies the files that kustomize must have in its folders, and renders anew
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 source ../deploy/test/venv.sh
 export KUBECTL=$venv/bin/kubectl
+
+if [[ ${1:-} == --update ]]; then
+  cp ../deploy/nats.conf base/nats.conf
+  cp ../deploy/sweeps/qwen-codegen.toml base/sweep.toml
+  cp ../coordinator/src/demo.toml overlays/local/sweep.toml
+fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -29,7 +29,7 @@ class Manifest(unittest.TestCase):
             ("coordinator/src/demo.toml", "k8s/overlays/local/sweep.toml"),
         ):
             same = filecmp.cmp(REPOSITORY / original, REPOSITORY / copied, shallow=False)
-            self.assertTrue(same, f"{copied} differs from {original}: copy it")
+            self.assertTrue(same, f"{copied} differs from {original}: k8s/test.sh --update")
 
 
 def worker(manifests):
