@@ -24,6 +24,8 @@ import tempfile
 import threading
 import time
 
+import yaml
+
 from compose import Compose, Failed, Processes, get, wait_until
 from servers import REPOSITORY, server
 
@@ -261,12 +263,33 @@ def metrics_tell_what_was_done(topology):
     return f"{int(totals['bakeoff_tokens_generated_total'])} tokens counted"
 
 
+def keda_can_read_the_queue(topology):
+    """The figures that KEDA's scaler takes, where overlays/keda tells it to look: the monitoring port's
+    account, stream and consumer, and of that the jobs waiting and in hand."""
+    manifests = yaml.safe_load_all((REPOSITORY / "k8s/rendered/keda.yaml").read_text())
+    [scaled] = [doc for doc in manifests if doc["kind"] == "ScaledJob"]
+    asked = scaled["spec"]["triggers"][0]["metadata"]
+    port = int(asked["natsServerMonitoringEndpoint"].rpartition(":")[2])
+    base = f"http://{topology.network.hosts['nats']}:{topology.network.ports.get(port, port)}"
+    _, text = get(f"{base}/jsz?acc={asked['account']}&consumers=true&config=true")
+    found = [
+        consumer["num_pending"] + consumer["num_ack_pending"]
+        for account in json.loads(text)["account_details"] if account["name"] == asked["account"]
+        for stream in account["stream_detail"] if stream["name"] == asked["stream"]
+        for consumer in stream["consumer_detail"] if consumer["name"] == asked["consumer"]
+    ]
+    expect(found == [0], f"{asked}: {found} in {text}")
+    return f"{asked['consumer']} has {found[0]} jobs waiting or in hand"
+
+
 def traces_arrive(topology):
     def spans():
         return b"".join(TraceSink.received["/v1/traces"])
 
-    for span in b"publish", b"generate", b"ack":
-        wait_until(f"a span {span.decode()} arrives", lambda: span in spans(), limit=30)
+    for name in b"publish", b"load", b"generate", b"store", b"ack":
+        # As protobuf writes a span's name: field 5, a string of this length.
+        span = bytes([5 << 3 | 2, len(name)]) + name
+        wait_until(f"a span {name.decode()} arrives", lambda: span in spans(), limit=30)
     return f"{len(TraceSink.received['/v1/traces'])} batches"
 
 
@@ -283,6 +306,7 @@ def the_wrong_user_is_refused(topology):
         "no key": ({"NATS_NKEY": None}, "refused the credentials"),
         "an unknown authority": ({"NATS_CA": stranger / "ca.crt"}, "certificate"),
         "a wrong S3 secret": ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "AWS_"),
+        "another bucket": ({"BAKEOFF_STORE": "s3://elsewhere"}, "AWS_"),
     }
     for what, (changed, expected) in tries.items():
         words, env, prefix = topology.program("worker-1", "worker-cpu", ["run", "--once", "--idle-exit", "2"])
@@ -345,7 +369,10 @@ def main():
                 told, keys = the_demo_sweep_passes(topology)
                 passed("the_demo_sweep_passes", told)
                 passed("the_cloud_policy_would_allow_it", the_cloud_policy_would_allow_it(keys))
-                for step in metrics_tell_what_was_done, traces_arrive, the_wrong_user_is_refused, workers_drain:
+                for step in (
+                    metrics_tell_what_was_done, keda_can_read_the_queue, traces_arrive,
+                    the_wrong_user_is_refused, workers_drain,
+                ):
                     passed(step.__name__, step(topology))
             except (Failed, subprocess.TimeoutExpired) as error:
                 for name in processes.running:
