@@ -35,4 +35,5 @@ diff -ru rendered "$work" ||
 export BAKEOFF_TEST_SECRETS=$work/secrets.yaml PYTHONDONTWRITEBYTECODE=1
 "$venv/bin/python" -m unittest discover --start-directory test --quiet
 # Images, compose file, dashboard and runbook, which must agree with the manifests.
+"$venv/bin/hadolint" ../deploy/Dockerfile.*
 "$venv/bin/python" -m unittest discover --start-directory ../deploy/test --quiet
