@@ -44,8 +44,8 @@ fn every_command_explains_itself_with_an_example() {
     assert!(top.status.success());
     insta::assert_snapshot!("help", text(&top.stdout));
     for command in [
-        "run", "plan", "submit", "watch", "status", "cancel", "retry", "collect", "export",
-        "delete",
+        "run", "plan", "submit", "watch", "status", "cancel", "retry", "collect", "check",
+        "review", "compare", "export", "delete",
     ] {
         let help = coordinator(folder.path(), &[command, "--help"]);
         let shown = text(&help.stdout);
@@ -100,6 +100,41 @@ fn bad_input_ends_with_2_and_the_next_step() {
         refused(folder, &["cancel", "../x", "--store", "./r"]),
     ];
     insta::assert_snapshot!("bad_input", messages.join("---\n"));
+}
+
+#[test]
+fn a_bad_rubric_is_refused_with_its_item_and_position() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let sweep = "name = \"s\"\n[[prompts]]\nid = \"p\"\ntext = \"x\"\nrubric = \"mine.toml\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n";
+    std::fs::write(folder.join("sweep.toml"), sweep).unwrap();
+    let rubric = |query: &str| {
+        let item = "id = \"good\"\ntitle = \"Good\"\ngroup = \"g\"\nquery = '(class_definition) @evidence'\n";
+        let mine =
+            format!("id = \"mine\"\ntitle = \"Mine\"\ngroup = \"g\"\nquery = '''\n{query}'''\n");
+        let text = format!("name = \"r\"\n[[items]]\n{item}[[items]]\n{mine}");
+        std::fs::write(folder.join("mine.toml"), text).unwrap();
+    };
+    rubric("(function_definition\n  nam: (identifier)) @evidence\n");
+    let message = refused(folder, &["plan", "sweep.toml"]);
+    assert!(
+        message.contains("sweep.toml:5: `prompts[1].rubric` names ")
+            || message.contains("sweep.toml:5: `prompts[0].rubric` names "),
+        "{message}"
+    );
+    assert!(
+        message.contains("the query of item `mine` of rubric `r` is wrong in its line 2, column "),
+        "{message}"
+    );
+    rubric("(function_definition)\n");
+    let message = refused(folder, &["plan", "sweep.toml"]);
+    assert!(message.contains("item `mine` of rubric `r` has no capture `@evidence`"), "{message}");
+    rubric("(function_definition name: (identifier) @name (#match? @name \"(\")) @evidence\n");
+    let message = refused(folder, &["plan", "sweep.toml"]);
+    assert!(message.contains("item `mine`"), "{message}");
+    rubric("(function_definition) @evidence\n");
+    let planned = coordinator(folder, &["plan", "sweep.toml"]);
+    assert!(planned.status.success(), "{}", text(&planned.stderr));
 }
 
 #[tokio::test]

@@ -128,12 +128,12 @@ impl<'a> Analyser<'a> {
         if let Some(compiled) = self.rubric {
             let items = &compiled.rubric.items;
             let total: f64 = items.iter().map(|item| item.weight).sum();
-            let proven: f64 = items
+            // Not a sum: that of nothing is minus zero.
+            let proven = items
                 .iter()
                 .zip(&found)
                 .filter(|(_, evidence)| !evidence.is_empty())
-                .map(|(item, _)| item.weight)
-                .sum();
+                .fold(0.0, |proven, (item, _)| proven + item.weight);
             analysis.coverage = Some(proven / total);
             analysis.findings = items
                 .iter()
@@ -233,7 +233,7 @@ enum Kind {
     Other,
 }
 
-fn is_python(language: &str) -> bool {
+pub(crate) fn is_python(language: &str) -> bool {
     matches!(language.to_ascii_lowercase().as_str(), "python" | "py" | "python3" | "py3")
 }
 
@@ -248,7 +248,7 @@ fn kind(block: &Block<'_>, asked: &str) -> Kind {
 }
 
 /// Whether an untagged block is Python: some line starts like a statement that no shell has.
-fn has_python_keyword(code: &str) -> bool {
+pub(crate) fn has_python_keyword(code: &str) -> bool {
     code.lines().take(400).any(|line| {
         let line = line.trim_start();
         ["import ", "from ", "def ", "class ", "async def ", "@", "print("]

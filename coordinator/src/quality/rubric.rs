@@ -64,9 +64,9 @@ pub enum RubricError {
     #[error("item `{item}` of rubric `{rubric}` has weight {weight}: it must be above 0")]
     Weight { rubric: String, item: String, weight: f64 },
     #[error(
-        "the query of item `{item}` of rubric `{rubric}` is wrong in its line {line}: {message}"
+        "the query of item `{item}` of rubric `{rubric}` is wrong in its line {line}, column {column}: {message}"
     )]
-    Query { rubric: String, item: String, line: usize, message: String },
+    Query { rubric: String, item: String, line: usize, column: usize, message: String },
     #[error(
         "the query of item `{item}` of rubric `{rubric}` has no capture `@evidence`: mark the node that proves it"
     )]
@@ -128,8 +128,9 @@ impl Compiled {
             let Some(query) = &item.query else { continue };
             // Compiled alone first, so that an error names the item and the line within it.
             let alone = Query::new(&python::language(), query).map_err(|error: QueryError| {
-                let line = error.row + 1;
-                RubricError::Query { rubric: name(), item: id(), line, message: error.message }
+                let (line, column) = (error.row + 1, error.column + 1);
+                let message = error.message;
+                RubricError::Query { rubric: name(), item: id(), line, column, message }
             })?;
             if alone.capture_index_for_name("evidence").is_none() {
                 return Err(RubricError::NoEvidence { rubric: name(), item: id() });
@@ -188,7 +189,7 @@ mod tests {
         let message = |text: &str| compile(text).expect_err(text).to_string();
         assert!(message("items = []").contains("no items"));
         assert!(message(&item("")).contains("looks for nothing"));
-        assert!(message(&item("query = '(modul) @evidence'")).contains("line 1"));
+        assert!(message(&item("query = '(modul) @evidence'")).contains("line 1, column 2"));
         assert!(message(&item("query = '(module)'")).contains("no capture"));
         assert!(message(&item("shell = '('")).contains("`shell` pattern"));
         assert!(message(&item("shell = 'x'\nweight = 0")).contains("above 0"));

@@ -12,15 +12,19 @@ fn analyse(rubric: Option<&Compiled>, output: &str) -> Analysis {
     Analyser::new(rubric).analyse(output, "python", FinishReason::Stop)
 }
 
-/// Each item on hand-written samples: keywords in comments and strings are among the negative ones.
+/// Each item on hand-written samples; and each sample that proves it, turned into a comment and into a
+/// string, must prove nothing.
 fn check_samples(rubric: &str, samples: &str) {
     let compiled = Compiled::new(Rubric::shipped(rubric).expect("it ships")).expect("it compiles");
     let samples: BTreeMap<String, Samples> = toml::from_str(samples).expect("samples parse");
     let mut wrong = Vec::new();
     for item in &compiled.rubric.items {
         let sample = samples.get(&item.id).unwrap_or_else(|| panic!("no samples of {}", item.id));
-        assert!(sample.positive.len() >= 2 || sample.negative.len() >= 3, "{}", item.id);
-        for (texts, expected) in [(&sample.positive, true), (&sample.negative, false)] {
+        let (positive, negative) = (&sample.positive, &sample.negative);
+        assert!(positive.len() >= 2 && negative.len() >= 3, "more samples of {}", item.id);
+        let bare = positive.iter().filter(|text| !text.contains('`'));
+        let hidden: Vec<String> = bare.flat_map(|text| [commented(text), quoted(text)]).collect();
+        for (texts, expected) in [(positive, true), (negative, false), (&hidden, false)] {
             for text in texts {
                 let output = if text.contains('`') {
                     text.clone()
@@ -37,6 +41,16 @@ fn check_samples(rubric: &str, samples: &str) {
     }
     assert_eq!(samples.len(), compiled.rubric.items.len(), "samples of an unknown item");
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+fn commented(code: &str) -> String {
+    code.lines().map(|line| format!("# {line}\n")).collect()
+}
+
+fn quoted(code: &str) -> String {
+    let quote = if code.contains("\"\"\"") { "'''" } else { "\"\"\"" };
+    assert!(!code.contains(quote), "both kinds of quotes in a sample: {code}");
+    format!("text = {quote}\n{code}\n{quote}\n")
 }
 
 #[test]
