@@ -11,7 +11,8 @@ use crate::error::{BadInput, Ending};
 
 /// Compare two sweeps cell by cell; prints markdown for a pull request
 ///
-/// Exit code 1 if B is significantly worse than A beyond the threshold, 2 if the cells are not alike.
+/// Cells are paired by model, engine, prompt and run. Exit code 1 if B is significantly worse than A
+/// beyond the threshold, 2 if the cells are not alike.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
@@ -22,11 +23,11 @@ pub struct CompareArgs {
     /// The sweep that is judged
     b: SweepName,
     /// Fields in which the sweeps may differ: model, engine, build, device, …
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_name = "FIELD", value_delimiter = ',')]
     across: Vec<String>,
-    /// A regression is worse by more than this, in percent
-    #[arg(long, default_value_t = 3.0, value_parser = threshold)]
-    threshold_pct: f64,
+    /// A regression is worse by more than this
+    #[arg(long, value_name = "PERCENT", default_value_t = 3.0, value_parser = threshold)]
+    threshold: f64,
     #[command(flatten)]
     connect: StoreOnly,
     /// Print one JSON object
@@ -35,15 +36,17 @@ pub struct CompareArgs {
 }
 
 fn threshold(text: &str) -> Result<f64, String> {
-    let value: f64 = text.parse().map_err(|_| "must be a number of percent".to_owned())?;
-    if (0.0..1000.0).contains(&value) { Ok(value) } else { Err("must be 0 to 1000".to_owned()) }
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..1000.0).contains(&value) => Ok(value),
+        Ok(_) | Err(_) => Err("must be a percentage from 0 to below 1000".to_owned()),
+    }
 }
 
 pub async fn execute(args: CompareArgs) -> Result<Ending, anyhow::Error> {
     let store = args.connect.store().await?;
     let a = read::collect(store.objects.clone(), &args.a).await?;
     let b = read::collect(store.objects.clone(), &args.b).await?;
-    let comparison = compare::compare(&a, &b, &args.across, args.threshold_pct)
+    let comparison = compare::compare(&a, &b, &args.across, args.threshold)
         .map_err(|refused| BadInput::error(refused.to_string()))?;
     if args.json {
         shared::print_json(&serde_json::json!({

@@ -1,34 +1,23 @@
 //! Two sweeps cell by cell: paired differences with intervals, and a refusal where the cells are not
 //! alike. Pure.
+//!
+//! - [`alike`]: partners, and what must be equal in them
+//! - [`render`](mod@render): markdown for a pull request
+
+pub mod alike;
+mod render;
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use bakeoff_proto::MetricsRecord;
 use serde::Serialize;
 
 use crate::collect::{Collected, Row};
+use crate::report;
 use crate::report::model::{CellFacts, Measure};
-use crate::report::{self, markdown_text};
-use crate::stats::{Ratio, bootstrap, mean};
-
-/// What must be alike in both sweeps unless `--across` names it.
-pub const FIELDS: [&str; 14] = [
-    "model",
-    "engine",
-    "generation",
-    "weights",
-    "tokenizer",
-    "template",
-    "build",
-    "dtype",
-    "device",
-    "driver",
-    "flash_attn",
-    "tf32",
-    "reduced_precision_reduction",
-    "cuda_graph",
-];
+use crate::stats::{self, mean};
+use alike::{Across, Cell, FIELDS, Key};
+pub use render::render;
 
 /// Why two sweeps are not compared.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,26 +29,53 @@ pub enum Refused {
     )]
     Unlike { field: &'static str, a: String, b: String, cell: String },
     #[error(
+        "in {sweep}, {first} and {second} would both be the partner for {cell}: across models or engines, each sweep may have only one"
+    )]
+    Ambiguous { sweep: String, first: String, second: String, cell: String },
+    #[error(
         "no finished cell of {a} has a partner in {b}: they share no model, prompt and run (compare other models with `--across model`)"
     )]
     NothingPaired { a: String, b: String },
+}
+
+/// By what a difference is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Basis {
+    /// The interval excludes no change.
+    Interval,
+    /// A single pair has no interval: the change is beyond the margin of the sweep's rules.
+    Margin,
 }
 
 /// One measured difference of one model.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Difference {
     pub variant: String,
-    pub metric: &'static str,
+    pub metric: String,
+    /// Means over the pairs.
     pub a: f64,
     pub b: f64,
-    /// Change from A to B in percent; for quality in points of its measure.
+    /// Change from A to B in percent, or in points of 100 of the quality's scale.
     pub change: f64,
+    pub points: bool,
     pub low: Option<f64>,
     pub high: Option<f64>,
     pub pairs: usize,
+    pub basis: Basis,
     pub significant: bool,
     /// Significant, for the worse, and beyond the threshold.
     pub regression: bool,
+}
+
+/// A cell that is finished in one sweep only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Missing {
+    pub cell: String,
+    pub done_in: String,
+    pub missing_in: String,
+    /// `failed`, `cancelled`, `pending`, or `not planned`.
+    pub status: &'static str,
 }
 
 /// The comparison of two sweeps.
@@ -69,9 +85,9 @@ pub struct Comparison {
     pub b: String,
     pub across: Vec<String>,
     pub threshold_pct: f64,
+    pub margin_pct: f64,
     pub pairs: usize,
-    /// Finished cells of either sweep without a partner.
-    pub unpaired: usize,
+    pub missing: Vec<Missing>,
     pub differences: Vec<Difference>,
 }
 
@@ -96,7 +112,15 @@ const METRICS: [Metric; 6] = [
     Metric { name: "J/token", higher_is_better: false, of: |r| r.metrics.energy_j_per_token },
 ];
 
-type Key = (String, String, String, u32);
+/// From so many prompts on, the prompts are the sample: their means stand for the pairs.
+const PROMPTS_AS_SAMPLE: usize = 5;
+
+/// Two cells that belong together.
+struct Pair<'a> {
+    variant: String,
+    a: Cell<'a>,
+    b: Cell<'a>,
+}
 
 /// Compares B with A. `threshold_pct`: a regression is worse by more than this.
 pub fn compare(
@@ -105,117 +129,107 @@ pub fn compare(
     across: &[String],
     threshold_pct: f64,
 ) -> Result<Comparison, Refused> {
-    if let Some(found) = across.iter().find(|field| !FIELDS.contains(&field.as_str())) {
-        return Err(Refused::UnknownField { found: found.clone() });
-    }
-    let free = |field: &str| across.iter().any(|f| f == field);
-    let key = |row: &Row| -> Key {
-        (
-            if free("model") { String::new() } else { row.model.clone() },
-            if free("engine") { String::new() } else { row.engine.as_str().to_owned() },
-            row.prompt_id.clone(),
-            row.run,
-        )
-    };
-    let of_b: BTreeMap<Key, (usize, &MetricsRecord)> =
-        done(b).map(|(i, row, r)| (key(row), (i, r))).collect();
+    let named = Across::new(across)?;
+    let (of_a, of_b) = (alike::by_key(a, named)?, alike::by_key(b, named)?);
     let mut pairs = Vec::new();
-    for (index, row, record) in done(a) {
-        let Some((other, partner)) = of_b.get(&key(row)) else { continue };
-        check_alike(row, record, partner, &free)?;
-        pairs.push((report::build::variant_name(a, row), index, record, *other, *partner));
+    for (key, x) in &of_a {
+        let Some(y) = of_b.get(key) else { continue };
+        alike::check(key, (a, *x), (b, *y), named)?;
+        pairs.push(Pair { variant: report::build::variant_name(a, x.row), a: *x, b: *y });
     }
+    // In the order of A's sweep, not of names.
+    pairs.sort_by_key(|pair| pair.a.index);
+    let name = |c: &Collected| c.plan.sweep.name.to_string();
     if pairs.is_empty() {
-        let name = |c: &Collected| c.plan.sweep.name.to_string();
         return Err(Refused::NothingPaired { a: name(a), b: name(b) });
     }
+    let mut missing = missing(a, &of_a, b, &of_b, named);
+    missing.extend(self::missing(b, &of_b, a, &of_a, named));
+    let rules = Rules { threshold_pct, margin_pct: a.plan.sweep.report.margin_pct };
+    Ok(Comparison {
+        a: name(a),
+        b: name(b),
+        across: across.to_vec(),
+        threshold_pct,
+        margin_pct: rules.margin_pct,
+        pairs: pairs.len(),
+        missing,
+        differences: differences(a, b, &pairs, rules),
+    })
+}
 
+/// Cells finished in `x` that have no finished partner in `y`.
+fn missing(
+    x: &Collected,
+    of_x: &BTreeMap<Key, Cell<'_>>,
+    y: &Collected,
+    of_y: &BTreeMap<Key, Cell<'_>>,
+    across: Across<'_>,
+) -> Vec<Missing> {
+    let planned = |key: &Key, row: &Row| {
+        (across.has("model") || row.model == key.model)
+            && (across.has("engine") || row.engine.as_str() == key.engine)
+            && row.prompt_id == key.prompt
+            && row.run == key.run
+    };
+    of_x.keys()
+        .filter(|key| !of_y.contains_key(key))
+        .map(|key| Missing {
+            cell: key.to_string(),
+            done_in: x.plan.sweep.name.to_string(),
+            missing_in: y.plan.sweep.name.to_string(),
+            status: y
+                .rows
+                .iter()
+                .find(|row| planned(key, row))
+                .map_or("not planned", |row| row.status.as_str()),
+        })
+        .collect()
+}
+
+fn differences(a: &Collected, b: &Collected, pairs: &[Pair<'_>], rules: Rules) -> Vec<Difference> {
     let (report_a, report_b) = (report::build(a, &[]), report::build(b, &[]));
+    // Unlike measures do not compare; evidence there is for every output.
+    let measure =
+        if report_a.measure == report_b.measure { report_a.measure } else { Measure::Evidence };
     let mut variants: Vec<&str> = Vec::new();
-    for (name, ..) in &pairs {
-        if !variants.contains(&name.as_str()) {
-            variants.push(name);
+    for pair in pairs {
+        if !variants.contains(&pair.variant.as_str()) {
+            variants.push(&pair.variant);
         }
     }
     let mut differences = Vec::new();
     for variant in variants {
-        let mine: Vec<_> = pairs.iter().filter(|pair| pair.0 == variant).collect();
+        let mine = || pairs.iter().filter(|pair| pair.variant == variant);
         for metric in &METRICS {
-            let values: Vec<(f64, f64)> = mine
-                .iter()
-                .filter_map(|(_, _, x, _, y)| Some(((metric.of)(x)?, (metric.of)(y)?)))
-                .collect();
-            differences.extend(ratio(variant, metric, &values, threshold_pct));
-        }
-        let measure =
-            if report_a.measure == report_b.measure { report_a.measure } else { Measure::Evidence };
-        let values: Vec<(f64, f64)> = mine
-            .iter()
-            .filter_map(|(_, i, _, j, _)| {
-                Some((
-                    quality(&report_a.cells[*i], measure)?,
-                    quality(&report_b.cells[*j], measure)?,
+            let values = mine().filter_map(|pair| {
+                let (x, y) = ((metric.of)(pair.a.record)?, (metric.of)(pair.b.record)?);
+                // A ratio needs both; a zero stands for "not measured".
+                (x > 0.0 && y > 0.0 && x.is_finite() && y.is_finite()).then_some((
+                    pair.a.row.prompt_id.as_str(),
+                    x,
+                    y,
                 ))
-            })
-            .collect();
-        differences.extend(shift(variant, measure, &values, threshold_pct));
-    }
-    let finished = done(a).count() + done(b).count();
-    Ok(Comparison {
-        a: a.plan.sweep.name.to_string(),
-        b: b.plan.sweep.name.to_string(),
-        across: across.to_vec(),
-        threshold_pct,
-        unpaired: finished.saturating_sub(2 * pairs.len()),
-        pairs: pairs.len(),
-        differences,
-    })
-}
-
-fn done(collected: &Collected) -> impl Iterator<Item = (usize, &Row, &MetricsRecord)> {
-    let rows = collected.rows.iter().enumerate();
-    rows.filter_map(|(index, row)| Some((index, row, collected.record(row)?)))
-}
-
-/// Refuses a pair that differs in a field nobody named.
-fn check_alike(
-    row: &Row,
-    a: &MetricsRecord,
-    b: &MetricsRecord,
-    free: &impl Fn(&str) -> bool,
-) -> Result<(), Refused> {
-    let (x, y) = (&a.fingerprint, &b.fingerprint);
-    let json = |r: &MetricsRecord| {
-        serde_json::to_string(&r.generation_settings).expect("settings serialise to JSON")
-    };
-    let values: [(&'static str, String, String); 13] = [
-        ("engine", x.engine.clone(), y.engine.clone()),
-        ("generation", json(a), json(b)),
-        ("weights", x.weights_sha256.clone(), y.weights_sha256.clone()),
-        ("tokenizer", x.tokenizer_sha256.clone(), y.tokenizer_sha256.clone()),
-        ("template", x.template_sha256.clone(), y.template_sha256.clone()),
-        ("build", x.build.clone(), y.build.clone()),
-        ("dtype", x.dtype.clone(), y.dtype.clone()),
-        ("device", x.device.clone(), y.device.clone()),
-        ("driver", x.driver.clone(), y.driver.clone()),
-        ("flash_attn", x.flash_attn.clone(), y.flash_attn.clone()),
-        ("tf32", x.tf32.clone(), y.tf32.clone()),
-        (
-            "reduced_precision_reduction",
-            x.reduced_precision_reduction.clone(),
-            y.reduced_precision_reduction.clone(),
-        ),
-        ("cuda_graph", x.cuda_graph.clone(), y.cuda_graph.clone()),
-    ];
-    // Another model has other weights: naming the model names what comes with it.
-    let of_model = |field: &str| matches!(field, "weights" | "tokenizer" | "template");
-    for (field, x, y) in values {
-        if x != y && !free(field) && !(free("model") && of_model(field)) {
-            let cell = format!("{} {} run {}", row.model, row.prompt_id, row.run);
-            return Err(Refused::Unlike { field, a: x, b: y, cell });
+            });
+            let scale = Scale::Percent { higher_is_better: metric.higher_is_better };
+            let sample = Sample::new(values, |x, y| (y / x).ln());
+            differences.extend(sample.map(|s| s.difference(variant, metric.name, scale, rules)));
         }
+        let values = mine().filter_map(|pair| {
+            let x = quality(&report_a.cells[pair.a.index], measure)?;
+            let y = quality(&report_b.cells[pair.b.index], measure)?;
+            Some((pair.a.row.prompt_id.as_str(), x, y))
+        });
+        let (full, name) = match measure {
+            Measure::Stars => (5.0, "quality: stars, 5 are 100"),
+            Measure::PassRate => (1.0, "quality: outputs that pass, of 100"),
+            Measure::Evidence | Measure::None => (1.0, "quality: evidence, of 100"),
+        };
+        let scale = Scale::Points { full };
+        let sample = Sample::new(values, |x, y| (y - x) / full * 100.0);
+        differences.extend(sample.map(|s| s.difference(variant, name, scale, rules)));
     }
-    Ok(())
+    differences
 }
 
 fn quality(cell: &CellFacts, measure: Measure) -> Option<f64> {
@@ -227,98 +241,90 @@ fn quality(cell: &CellFacts, measure: Measure) -> Option<f64> {
     }
 }
 
-fn ratio(
-    variant: &str,
-    metric: &Metric,
-    values: &[(f64, f64)],
-    threshold_pct: f64,
-) -> Option<Difference> {
-    let ratio = Ratio::of(values, threshold_pct)?;
-    let percent = |ratio: f64| (ratio - 1.0) * 100.0;
-    let change = percent(ratio.ratio);
-    let worse = if metric.higher_is_better { -change } else { change };
-    Some(Difference {
-        variant: variant.to_owned(),
-        metric: metric.name,
-        a: mean(&values.iter().map(|v| v.0).collect::<Vec<_>>()),
-        b: mean(&values.iter().map(|v| v.1).collect::<Vec<_>>()),
-        change,
-        low: ratio.low.map(percent),
-        high: ratio.high.map(percent),
-        pairs: ratio.n,
-        significant: ratio.significant,
-        regression: ratio.significant && worse > threshold_pct,
-    })
+/// How changes are taken and told.
+#[derive(Debug, Clone, Copy)]
+enum Scale {
+    /// By ratios, taken as logarithms.
+    Percent { higher_is_better: bool },
+    /// By differences, since quality can be zero; `full` is the best that there is.
+    Points { full: f64 },
 }
 
-/// Quality can be zero, so it is compared by difference, in hundredths of its scale.
-fn shift(
-    variant: &str,
-    measure: Measure,
-    values: &[(f64, f64)],
+#[derive(Debug, Clone, Copy)]
+struct Rules {
     threshold_pct: f64,
-) -> Option<Difference> {
-    if values.is_empty() {
-        return None;
-    }
-    let scale = if measure == Measure::Stars { 5.0 } else { 1.0 };
-    let shifts: Vec<f64> = values.iter().map(|(a, b)| (b - a) / scale * 100.0).collect();
-    let change = mean(&shifts);
-    let interval = bootstrap(&shifts);
-    let significant = match interval {
-        Some((low, high)) => low > 0.0 || high < 0.0,
-        None => change.abs() > threshold_pct,
-    };
-    Some(Difference {
-        variant: variant.to_owned(),
-        metric: "quality, points of 100",
-        a: mean(&values.iter().map(|v| v.0).collect::<Vec<_>>()) / scale * 100.0,
-        b: mean(&values.iter().map(|v| v.1).collect::<Vec<_>>()) / scale * 100.0,
-        change,
-        low: interval.map(|i| i.0),
-        high: interval.map(|i| i.1),
-        pairs: shifts.len(),
-        significant,
-        regression: significant && -change > threshold_pct,
-    })
+    margin_pct: f64,
 }
 
-/// Markdown for a pull request.
-pub fn render(comparison: &Comparison) -> String {
-    let mut out = format!(
-        "## {} → {}\n\n{} pairs of cells{}{}. A regression is significant and worse by more than {} %.\n\n| model | metric | A | B | change | 95 % interval | |\n|---|---|--:|--:|--:|---|---|\n",
-        markdown_text(&comparison.a),
-        markdown_text(&comparison.b),
-        comparison.pairs,
-        match comparison.unpaired {
-            0 => String::new(),
-            n => format!(", {n} cells without a partner"),
-        },
-        match comparison.across.as_slice() {
-            [] => String::new(),
-            fields => format!(", across {}", fields.join(", ")),
-        },
-        comparison.threshold_pct,
-    );
-    for d in &comparison.differences {
-        let interval = match (d.low, d.high) {
-            (Some(low), Some(high)) => format!("{low:+.1} … {high:+.1}"),
-            _ => "single pair".to_owned(),
+/// The changes of one figure of one model.
+struct Sample {
+    a: f64,
+    b: f64,
+    pairs: usize,
+    /// Mean change, on the scale that the pairs were taken to.
+    change: f64,
+    interval: Option<(f64, f64)>,
+}
+
+impl Sample {
+    fn new<'p>(
+        values: impl Iterator<Item = (&'p str, f64, f64)>,
+        change: impl Fn(f64, f64) -> f64,
+    ) -> Option<Self> {
+        let values: Vec<_> = values.collect();
+        if values.is_empty() {
+            return None;
+        }
+        let mut by_prompt: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        for (prompt, x, y) in &values {
+            by_prompt.entry(prompt).or_default().push(change(*x, *y));
+        }
+        let units: Vec<f64> = if by_prompt.len() >= PROMPTS_AS_SAMPLE {
+            by_prompt.values().map(|changes| mean(changes)).collect()
+        } else {
+            by_prompt.into_values().flatten().collect()
         };
-        let verdict = match (d.regression, d.significant) {
-            (true, _) => "**regression**",
-            (false, true) => "significant",
-            (false, false) => "not significant",
-        };
-        let _ = writeln!(
-            out,
-            "| {} | {} | {:.2} | {:.2} | {:+.1} | {interval} | {verdict} |",
-            markdown_text(&d.variant),
-            d.metric,
-            d.a,
-            d.b,
-            d.change
-        );
+        Some(Self {
+            a: mean(&values.iter().map(|v| v.1).collect::<Vec<_>>()),
+            b: mean(&values.iter().map(|v| v.2).collect::<Vec<_>>()),
+            pairs: values.len(),
+            change: mean(&units),
+            interval: stats::interval(&units),
+        })
     }
-    out
+
+    fn difference(&self, variant: &str, metric: &str, scale: Scale, rules: Rules) -> Difference {
+        let told = |change: f64| match scale {
+            Scale::Percent { .. } => (change.exp() - 1.0) * 100.0,
+            Scale::Points { .. } => change,
+        };
+        let figure = |value: f64| match scale {
+            Scale::Percent { .. } => value,
+            Scale::Points { full } => value / full * 100.0,
+        };
+        let change = told(self.change);
+        let interval = self.interval.map(|(low, high)| (told(low), told(high)));
+        let (basis, significant) = match interval {
+            Some((low, high)) => (Basis::Interval, low > 0.0 || high < 0.0),
+            None => (Basis::Margin, change.abs() > rules.margin_pct),
+        };
+        let worse = match scale {
+            Scale::Percent { higher_is_better: false } => change,
+            Scale::Percent { higher_is_better: true } | Scale::Points { .. } => -change,
+        };
+        Difference {
+            variant: variant.to_owned(),
+            metric: metric.to_owned(),
+            a: figure(self.a),
+            b: figure(self.b),
+            change,
+            points: matches!(scale, Scale::Points { .. }),
+            low: interval.map(|i| i.0),
+            high: interval.map(|i| i.1),
+            pairs: self.pairs,
+            basis,
+            significant,
+            regression: significant && worse > rules.threshold_pct,
+        }
+    }
 }
