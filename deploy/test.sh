@@ -9,6 +9,16 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 need() { command -v "$1" >/dev/null || { apt-get update -qq && apt-get install --yes -qq "$2"; }; }
 step() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
 
+if ! command -v bwrap > /dev/null; then
+    step "bubblewrap, the sandbox of coordinator check"
+    apt-get update -qq || true
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends bubblewrap || true
+    command -v bwrap > /dev/null || {
+        echo "there is no bwrap, and apt-get could not install it: install bubblewrap" >&2
+        exit 1
+    }
+fi
+
 step "formatting"
 cargo fmt --all --check
 step "lints"

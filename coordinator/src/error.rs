@@ -3,6 +3,7 @@
 use bakeoff_transport::queue::QueueError;
 use bakeoff_transport::store::StoreError;
 
+use crate::check::sandbox::SandboxError;
 use crate::collect::read::ReadError;
 use crate::plan::PlanError;
 use crate::publish::DifferentPlan;
@@ -63,6 +64,9 @@ fn is_input(cause: &(dyn std::error::Error + 'static)) -> bool {
             ReadError::Store(error) => is_input(error),
             ReadError::NoSuchSweep { .. } | ReadError::Plan { .. } => true,
         };
+    }
+    if let Some(error) = cause.downcast_ref::<SandboxError>() {
+        return !matches!(error, SandboxError::Setup { .. } | SandboxError::Io(_));
     }
     cause.is::<BadInput>()
         || cause.is::<SweepError>()

@@ -6,12 +6,15 @@
 use bakeoff_proto::{Failure, Metrics, MetricsRecord, ModelSource};
 
 use super::{Collected, Row};
+use crate::check::{self, Check, CheckReport};
 
 /// What a column is made from.
 struct Context<'a> {
     row: &'a Row,
     record: Option<&'a MetricsRecord>,
     failure: Option<&'a Failure>,
+    /// What executing the output found.
+    checks: Vec<Check>,
 }
 
 type Column = (&'static str, fn(&Context<'_>) -> Option<String>);
@@ -78,6 +81,11 @@ const COLUMNS: &[Column] = &[
     ("job", |c| Some(c.row.job.to_string())),
     ("failure", |c| Some(c.failure?.kind.as_str().to_owned())),
     ("failure_message", |c| Some(text(&c.failure?.message))),
+    ("checks", |c| {
+        let words = c.checks.iter().map(|k| format!("{} {}", k.name, k.verdict.as_str()));
+        Some(text(&words.collect::<Vec<_>>().join("; ")))
+    }),
+    ("passes", |c| check::passes(&c.checks).map(|passes| passes.to_string())),
 ];
 
 /// The names of all columns, in order.
@@ -90,14 +98,24 @@ pub fn render(collected: &Collected) -> String {
     let mut out = header();
     out.push('\n');
     for row in &collected.rows {
-        let context =
-            Context { row, record: collected.record(row), failure: collected.failure(row) };
+        let record = collected.record(row);
+        let failure = collected.failure(row);
+        let context = Context { row, record, failure, checks: checks(collected, row) };
         let fields: Vec<_> =
             COLUMNS.iter().map(|(_, value)| quote(&value(&context).unwrap_or_default())).collect();
         out.push_str(&fields.join(","));
         out.push('\n');
     }
     out
+}
+
+/// Checks of another output than the recorded one do not count; the report warns of them.
+fn checks(collected: &Collected, row: &Row) -> Vec<Check> {
+    collected
+        .record(row)
+        .zip(collected.checks.get(&row.cell))
+        .and_then(|(record, json)| CheckReport::of_document(json, &record.document.sha256).ok())
+        .map_or_else(Vec::new, |report| report.checks)
 }
 
 fn metric(c: &Context<'_>, value: impl Fn(&Metrics) -> Option<String>) -> Option<String> {

@@ -1,6 +1,7 @@
 //! The command line, one file a command.
 
 mod cancel;
+mod check;
 mod collect;
 mod compare;
 mod delete;
@@ -51,6 +52,7 @@ pub enum Command {
     Cancel(cancel::CancelArgs),
     Retry(retry::RetryArgs),
     Collect(collect::CollectArgs),
+    Check(check::CheckArgs),
     Review(review::ReviewArgs),
     Compare(compare::CompareArgs),
     Export(export::ExportArgs),
@@ -75,6 +77,7 @@ impl Command {
             Self::Cancel(args) => cancel::execute(args).await,
             Self::Retry(args) => retry::execute(args).await,
             Self::Collect(args) => collect::execute(args).await,
+            Self::Check(args) => check::execute(args).await,
             Self::Review(args) => review::execute(args).await,
             Self::Compare(args) => compare::execute(args).await,
             Self::Export(args) => export::execute(args).await,

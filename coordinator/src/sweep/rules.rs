@@ -62,7 +62,11 @@ pub struct CheckSettings {
     pub wall_s: u64,
     pub memory_mb: u64,
     pub processes: u64,
+    /// Of one file, and of each of the folders in memory that the code can write to.
     pub file_mb: u64,
+    pub max_files: u64,
+    /// Of stdout and stderr together.
+    pub output_kb: u64,
 }
 
 impl Default for CheckSettings {
@@ -78,6 +82,8 @@ impl Default for CheckSettings {
             memory_mb: 2048,
             processes: 32,
             file_mb: 16,
+            max_files: 1024,
+            output_kb: 1024,
         }
     }
 }
@@ -152,8 +158,10 @@ pub fn read_checks(
         ("cpu_s", &mut checks.cpu_s, 1..=3600),
         ("wall_s", &mut checks.wall_s, 1..=3600),
         ("memory_mb", &mut checks.memory_mb, 64..=1_048_576),
-        ("processes", &mut checks.processes, 1..=4096),
+        ("processes", &mut checks.processes, 4..=4096),
         ("file_mb", &mut checks.file_mb, 1..=65_536),
+        ("max_files", &mut checks.max_files, 1..=1_000_000),
+        ("output_kb", &mut checks.output_kb, 1..=1_048_576),
     ] {
         *limit = section.integer(key, range)?.unwrap_or(*limit);
     }

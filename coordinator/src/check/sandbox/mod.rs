@@ -1,0 +1,308 @@
+//! Runs one action on generated code, bounded in everything that it could read, reach or use up.
+//!
+//! - [`bubblewrap`]: the walls: namespaces, a root folder of its own, no rights
+//! - [`seccomp`]: system calls that no check needs
+//! - [`supervise`]: time, memory and output, watched from outside; [`usage`]: what processes hold
+//! - `runner.py`: inside; takes on the limits, gives up rights, runs, tells how it ended
+
+mod bubblewrap;
+mod seccomp;
+mod supervise;
+mod usage;
+
+use std::collections::BTreeMap;
+use std::io::{Seek, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::sweep::CheckSettings;
+pub use supervise::{Bound, Exit};
+
+/// Said in so many words by whoever runs generated code with their own rights.
+pub const ACCEPT_FLAG: &str = "--unsandboxed-i-accept-the-risk";
+
+const RUNNER: &str = include_str!("runner.py");
+
+/// Why nothing was run; never a verdict on the code.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    #[error(
+        "the sandbox needs bubblewrap, and there is no `bwrap` in PATH: install it (`apt install bubblewrap`, `dnf install bubblewrap`), or give generated code all of your own rights with {ACCEPT_FLAG}"
+    )]
+    NoBubblewrap,
+    #[error(
+        "the sandbox cannot be set up here ({reason}): it needs root or unprivileged user namespaces, which containers often deny; check on another machine (the store is all that is needed), or give generated code all of your own rights with {ACCEPT_FLAG}"
+    )]
+    Denied { reason: String },
+    #[error("`{path}` is no usable Python interpreter ({reason}): set `python` in [checks]")]
+    NoPython { path: String, reason: String },
+    #[error("`{name}` cannot stand beside solution.py: give a plain file name")]
+    FileName { name: String },
+    #[error("the sandbox failed before the code ran: {reason}")]
+    Setup { reason: String },
+    #[error("cannot prepare the sandbox: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// What is done with the code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Action {
+    /// Finds out whether the walls stand.
+    Probe,
+    Compile,
+    Import,
+    /// In the manner of HumanEval; `test` defines `check(candidate)`.
+    Task {
+        entry_point: String,
+        test: String,
+    },
+    Command {
+        argv: Vec<String>,
+    },
+}
+
+/// How an action ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// What the runner told; `None` if the code ended before it could, or ran as a command.
+    pub told: Option<Told>,
+    pub exit: Exit,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// What the runner tells of an action.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Told {
+    #[serde(default)]
+    pub passed: bool,
+    pub detail: String,
+    /// An import failed for want of this module.
+    pub missing_module: Option<String>,
+    pub missing_command: Option<String>,
+}
+
+/// The interpreter, as it describes itself.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Python {
+    #[serde(skip)]
+    pub path: PathBuf,
+    pub version: String,
+    /// Where its libraries are.
+    prefixes: Vec<PathBuf>,
+    /// Modules that are never a third party's.
+    pub standard: Vec<String>,
+}
+
+/// Ready to run code.
+#[derive(Debug)]
+pub struct Sandbox {
+    pub python: Python,
+    /// `None`: without walls, because the user said so.
+    walls: Option<bubblewrap::Walls>,
+    settings: CheckSettings,
+}
+
+impl Sandbox {
+    /// Finds the interpreter and the sandbox, and proves that the walls stand.
+    pub fn open(settings: &CheckSettings, unsandboxed: bool) -> Result<Self, SandboxError> {
+        let python = Python::find(Path::new(&settings.python))?;
+        let walls = if unsandboxed { None } else { Some(bubblewrap::Walls::find()?) };
+        let sandbox = Self { python, walls, settings: settings.clone() };
+        if sandbox.is_walled() {
+            sandbox.probe()?;
+        }
+        Ok(sandbox)
+    }
+
+    pub fn is_walled(&self) -> bool {
+        self.walls.is_some()
+    }
+
+    fn probe(&self) -> Result<(), SandboxError> {
+        let ended = match self.run(&Action::Probe, &BTreeMap::new()) {
+            Err(SandboxError::Setup { reason }) => return Err(SandboxError::Denied { reason }),
+            other => other?,
+        };
+        match ended.told {
+            Some(told) if told.passed => Ok(()),
+            Some(told) => Err(SandboxError::Denied { reason: told.detail }),
+            None => Err(SandboxError::Denied { reason: ended.exit.words(&self.settings) }),
+        }
+    }
+
+    /// Runs one action with `files` in its folder. Everything that it leaves behind is gone when
+    /// this returns.
+    pub fn run(
+        &self,
+        action: &Action,
+        files: &BTreeMap<String, String>,
+    ) -> Result<Ended, SandboxError> {
+        let folder = tempfile::Builder::new().prefix("bakeoff-check-").tempdir()?;
+        let mut placed = Vec::new();
+        for (name, text) in files {
+            if !is_plain(name) {
+                return Err(SandboxError::FileName { name: name.clone() });
+            }
+            placed.push(place(&folder.path().join(name), text)?);
+        }
+        let runner = place(&folder.path().join(".runner.py"), RUNNER)?;
+        let uid = self.walls.as_ref().and_then(bubblewrap::Walls::uid);
+        let token = format!("{:032x}", rand::rng().random::<u128>());
+        let inside = if self.is_walled() { Path::new(bubblewrap::FOLDER) } else { folder.path() };
+        let job = Job {
+            token: &token,
+            uid,
+            limits: limits(&self.settings, self.is_walled()),
+            folder: inside,
+            environment: environment(&self.python, inside, self.is_walled()),
+            action,
+        };
+        let mut stdin = tempfile::tempfile()?;
+        let line = serde_json::to_string(&job).expect("a job serialises to JSON");
+        writeln!(stdin, "{line}")?;
+        stdin.rewind()?;
+
+        let filter = self.walls.as_ref().map(|_| seccomp::file()).transpose()?;
+        let mut command = match (&self.walls, &filter) {
+            (Some(walls), Some(filter)) => {
+                walls.command(&self.settings, &self.python, &runner, &placed, filter.as_raw_fd())
+            }
+            _ => {
+                let mut command = Command::new(&self.python.path);
+                command.arg("-I").arg(&runner);
+                command
+            }
+        };
+        command.env_clear().stdin(Stdio::from(stdin)).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let supervised = supervise::run(command, filter, &self.settings)?;
+        ended(&token, supervised)
+    }
+}
+
+/// The line that the runner reads.
+#[derive(Serialize)]
+struct Job<'a> {
+    token: &'a str,
+    uid: Option<u32>,
+    limits: BTreeMap<&'static str, (u64, u64)>,
+    folder: &'a Path,
+    environment: BTreeMap<&'static str, String>,
+    action: &'a Action,
+}
+
+fn limits(settings: &CheckSettings, walled: bool) -> BTreeMap<&'static str, (u64, u64)> {
+    let file = settings.file_mb * 1_000_000;
+    let memory = settings.memory_mb * 1_000_000;
+    // CPU time is watched from outside, over all processes; this holds where the watch is late.
+    let mut limits = BTreeMap::from([
+        ("RLIMIT_AS", (memory, memory)),
+        ("RLIMIT_CPU", (settings.cpu_s + 1, settings.cpu_s + 2)),
+        ("RLIMIT_FSIZE", (file, file)),
+        ("RLIMIT_NOFILE", (256, 256)),
+        ("RLIMIT_CORE", (0, 0)),
+    ]);
+    // Without walls it would count every process of the user.
+    if walled {
+        limits.insert("RLIMIT_NPROC", (settings.processes, settings.processes));
+    }
+    limits
+}
+
+fn environment(python: &Python, folder: &Path, walled: bool) -> BTreeMap<&'static str, String> {
+    let home = if walled { "/tmp".to_owned() } else { folder.display().to_string() };
+    let bin = python.path.parent().unwrap_or(Path::new("/usr/bin")).display();
+    BTreeMap::from([
+        ("PATH", format!("{bin}:/usr/local/bin:/usr/bin:/bin")),
+        ("HOME", home.clone()),
+        ("TMPDIR", home),
+        ("USER", "sandbox".to_owned()),
+        ("LANG", "C.UTF-8".to_owned()),
+        ("PYTHONDONTWRITEBYTECODE", "1".to_owned()),
+        ("PYTHONHASHSEED", "0".to_owned()),
+    ])
+}
+
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0'])
+}
+
+/// Readable for whoever the code runs as, whatever the umask.
+fn place(path: &Path, text: &str) -> std::io::Result<PathBuf> {
+    std::fs::write(path, text)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o444))?;
+    Ok(path.to_owned())
+}
+
+/// A user id that no other sandbox of this machine has at the moment, so that the bound on processes
+/// counts this sandbox alone. From the range that systemd keeps for such passing users.
+fn passing_uid() -> u32 {
+    const FIRST: u32 = 61_184;
+    const COUNT: u32 = 4_096;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    FIRST + std::process::id().wrapping_mul(61).wrapping_add(n) % COUNT
+}
+
+/// Sorts what the process wrote into what the runner told and the rest.
+fn ended(token: &str, supervised: supervise::Supervised) -> Result<Ended, SandboxError> {
+    let (mut started, mut told, mut rest) = (false, None, Vec::new());
+    let stdout = String::from_utf8_lossy(&supervised.stdout);
+    for line in stdout.lines() {
+        match line.strip_prefix(token) {
+            // The first such line says no more than that.
+            Some(_) if !started => started = true,
+            Some(fields) => told = serde_json::from_str(fields).ok(),
+            None => rest.push(line),
+        }
+    }
+    let stderr = String::from_utf8_lossy(&supervised.stderr).into_owned();
+    if !started {
+        let reason = match last_line(&stderr) {
+            "" => format!("{:?}", supervised.exit),
+            line => line.to_owned(),
+        };
+        return Err(SandboxError::Setup { reason });
+    }
+    Ok(Ended { told, exit: supervised.exit, stdout: rest.join("\n"), stderr })
+}
+
+fn last_line(text: &str) -> &str {
+    text.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default()
+}
+
+const ASK: &str = "import json, os, sys
+print(json.dumps({
+    'version': '.'.join(map(str, sys.version_info[:3])),
+    'prefixes': sorted({sys.prefix, sys.base_prefix, os.path.dirname(os.path.dirname(os.path.realpath(sys.executable)))}),
+    'standard': sorted(sys.stdlib_module_names),
+}))";
+
+impl Python {
+    /// Asks the interpreter, outside of the sandbox: it is the user's own.
+    fn find(path: &Path) -> Result<Self, SandboxError> {
+        let wrong =
+            |reason: String| SandboxError::NoPython { path: path.display().to_string(), reason };
+        let output = Command::new(path)
+            .args(["-I", "-c", ASK])
+            .env_clear()
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| wrong(error.to_string()))?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() && stderr.contains("stdlib_module_names") {
+            return Err(wrong("it is older than 3.10".to_owned()));
+        }
+        let mut python: Self = serde_json::from_slice(&output.stdout)
+            .map_err(|_| wrong(format!("it answers: {}", last_line(&stderr))))?;
+        python.path = path.to_owned();
+        Ok(python)
+    }
+}
