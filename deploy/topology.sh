@@ -15,4 +15,4 @@ if [[ ${1:-} == --namespaces ]]; then
   shift
 fi
 source deploy/test/venv.sh
-PYTHONDONTWRITEBYTECODE=1 exec "$venv/bin/python" deploy/test/topology.py "${arguments[@]}" "${1:-target/debug}"
+PYTHONDONTWRITEBYTECODE=1 exec "$venv/bin/python" deploy/test/topology.py "${arguments[@]}" "${1:-${CARGO_TARGET_DIR:-target}/debug}"
