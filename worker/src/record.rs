@@ -7,7 +7,7 @@ use bakeoff_proto::record::{
 use bakeoff_proto::{Attempt, Cell, Job, Metrics, MetricsRecord, SCHEMA_VERSION};
 use jiff::Timestamp;
 
-use crate::metrics::{Timing, percentile};
+use crate::metrics::{Opened, Timing, figures};
 use crate::model::{ModelFacts, Output};
 use crate::telemetry::Summary;
 
@@ -31,50 +31,26 @@ pub struct Parts<'a> {
 
 impl Parts<'_> {
     pub fn metrics(&self) -> Metrics {
-        let (generation, timing, model) = (&self.output.generation, self.timing, self.model);
-        let tokens = generation.token_ids.len();
-        let gb = |bytes: u64| bytes as f64 / 1e9;
-        let mean_length = f64::from(self.output.prompt_tokens) + tokens as f64 / 2.0;
-        let bytes_per_token = generation.weight_bytes_per_token
-            + model.footprint.kv_bytes_per_token as f64 * mean_length;
-        let bound_tok_s = model
-            .read_bandwidth_gb_s
-            .filter(|_| bytes_per_token > 0.0)
-            .map(|gb_s| gb_s * 1e9 / bytes_per_token);
-        let itl = |share| percentile(&timing.inter_token_ms, share);
-        Metrics {
-            flash_attn: generation.flash_attn,
-            tokens_generated: tokens as u32,
-            tok_per_s: timing.tok_per_s,
-            time_s: timing.time_s,
-            model_memory_gb: gb(model.footprint.weight_bytes),
-            gpu_free_gb: self.telemetry.gpu_free_gb,
-            prompt_tokens: self.output.prompt_tokens,
-            ttft_ms: timing.ttft_ms,
-            tpot_ms: timing.tpot_ms,
-            decode_tok_s: timing.decode_tok_s,
-            prefill_tok_s: timing.prefill_tok_s,
-            itl_p50_ms: itl(0.5),
-            itl_p95_ms: itl(0.95),
-            itl_p99_ms: itl(0.99),
-            roofline_pct: timing
-                .decode_tok_s
-                .zip(bound_tok_s)
-                .map(|(seen, most)| 100.0 * seen / most),
-            read_bandwidth_gb_s: model.read_bandwidth_gb_s,
-            bytes_per_token: (bytes_per_token > 0.0).then_some(bytes_per_token),
-            download_s: model.download_s,
+        let (generation, model, telemetry) = (&self.output.generation, self.model, self.telemetry);
+        let opened = Opened {
+            footprint: model.footprint,
+            stored_bytes: model.stored_bytes,
             load_s: model.load_s,
-            load_gb_s: if model.load_s > 0.0 { gb(model.stored_bytes) / model.load_s } else { 0.0 },
-            kv_memory_gb: gb(generation.kv_bytes),
-            peak_memory_gb: self.telemetry.peak_memory_gb,
-            gpu_util_mean_pct: self.telemetry.gpu_util_mean_pct,
-            power_mean_w: self.telemetry.power_mean_w,
-            energy_j_per_token: self.telemetry.energy_j.map(|j| j / tokens.max(1) as f64),
-            sm_clock_min_mhz: self.telemetry.sm_clock_min_mhz,
-            throttled: self.telemetry.throttled,
-            host_rss_peak_gb: self.telemetry.host_rss_peak_gb,
-            host_cpu_s: self.telemetry.host_cpu_s,
+            download_s: model.download_s,
+            read_bandwidth_gb_s: model.read_bandwidth_gb_s,
+        };
+        let tokens = generation.token_ids.len().max(1) as f64;
+        Metrics {
+            gpu_free_gb: telemetry.gpu_free_gb,
+            peak_memory_gb: telemetry.peak_memory_gb,
+            gpu_util_mean_pct: telemetry.gpu_util_mean_pct,
+            power_mean_w: telemetry.power_mean_w,
+            energy_j_per_token: telemetry.energy_j.map(|joules| joules / tokens),
+            sm_clock_min_mhz: telemetry.sm_clock_min_mhz,
+            throttled: telemetry.throttled,
+            host_rss_peak_gb: telemetry.host_rss_peak_gb,
+            host_cpu_s: telemetry.host_cpu_s,
+            ..figures(generation, self.timing, self.output.prompt_tokens, &opened)
         }
     }
 
