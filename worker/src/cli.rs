@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bakeoff_engine::load::DeviceChoice;
+use bakeoff_engine::source::hub::HubSettings;
 use bakeoff_proto::names;
 use bakeoff_transport::args::{NatsArgs, StoreArgs};
 use bakeoff_transport::logging::{self, LogArgs};
@@ -18,7 +19,7 @@ use clap_complete::Shell;
 use tokio::sync::watch;
 
 use crate::bench::{self, BenchArgs};
-use crate::doctor;
+use crate::doctor::{self, Wanted};
 use crate::engine_models::EngineModels;
 use crate::fetch::{self, FetchArgs};
 use crate::generate::{self, GenerateArgs};
@@ -202,7 +203,13 @@ async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn run_doctor(args: DoctorArgs) -> anyhow::Result<ExitCode> {
-    let report = doctor::examine(&args.nats, &args.store, gpu_index(args.device)).await;
+    let report = doctor::examine(&Wanted {
+        nats: &args.nats,
+        store: &args.store,
+        gpu_index: gpu_index(args.device),
+        hub: HubSettings::from_env(),
+    })
+    .await;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {

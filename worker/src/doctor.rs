@@ -1,14 +1,20 @@
 //! What works on this machine, what does not, and what to do about it.
 
 use std::fmt;
+use std::time::Duration;
 
 use bakeoff_engine::host;
+use bakeoff_engine::source::hub::probe::{Answer, probe};
+use bakeoff_engine::source::hub::{HubSettings, cache_room};
 use bakeoff_transport::args::{NatsArgs, StoreArgs};
 use bakeoff_transport::queue::nats::NatsQueue;
 use bakeoff_transport::store;
 use serde::Serialize;
 
 use crate::telemetry::Gpu;
+
+/// A hub that needs longer is as good as silent.
+const HUB_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The outcome of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -56,10 +62,22 @@ impl fmt::Display for Report {
     }
 }
 
-/// Looks at the machine, and at the broker and the store if they are set.
-pub async fn examine(nats: &NatsArgs, store: &StoreArgs, gpu_index: Option<u32>) -> Report {
+/// What a machine needs, as asked for on the command line and in the environment.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    pub nats: &'a NatsArgs,
+    pub store: &'a StoreArgs,
+    /// `None`: the worker runs on the CPU.
+    pub gpu_index: Option<u32>,
+    pub hub: HubSettings,
+}
+
+/// Looks at the machine and the hub, and at the broker and the store if they are set.
+pub async fn examine(wanted: &Wanted<'_>) -> Report {
+    let (broker, store, hub) =
+        tokio::join!(broker(wanted.nats), object_store(wanted.store), hub(&wanted.hub));
     let findings =
-        vec![machine(), gpu(gpu_index), broker(nats).await, object_store(store).await, hub()];
+        vec![machine(), gpu(wanted.gpu_index), broker, store, hub, model_cache(&wanted.hub)];
     Report { build: crate::cli::BUILD, findings }
 }
 
@@ -75,22 +93,33 @@ fn machine() -> Finding {
     }
 }
 
-fn gpu(index: Option<u32>) -> Finding {
-    let gpu = Gpu::open(index);
-    let (health, detail) = match (gpu.describe(), gpu.note()) {
-        (Some((name, driver, total)), _) => (
-            Health::Works,
-            format!("{name}, driver {driver}, {:.1} GB, telemetry by NVML", total as f64 / 1e9),
+/// The GPU asked for; without one, what NVML knows of the first.
+fn gpu(asked: Option<u32>) -> Finding {
+    let gpu = Gpu::open(asked.or(Some(0)));
+    let seen = gpu.describe().map(|(name, driver, total)| {
+        format!("{name}, driver {driver}, {:.1} GB", total as f64 / 1e9)
+    });
+    let note = || gpu.note().unwrap_or_else(|| "NVML tells neither name nor memory".into());
+    let (health, detail) = match (seen, asked) {
+        (Some(seen), None) => {
+            (Health::NotAsked, format!("{seen}: not used; set --device cuda:0 to use it"))
+        }
+        (None, None) => {
+            (Health::NotAsked, format!("none used ({}); the worker runs on the CPU", note()))
+        }
+        (Some(seen), Some(index)) if !cfg!(feature = "cuda") => (
+            Health::Broken,
+            format!(
+                "{seen}, but this worker was built without CUDA: take a build with `--features \
+                 cuda`, or --device cpu instead of cuda:{index}"
+            ),
         ),
-        (None, note) if index.is_none() => (
-            Health::NotAsked,
-            format!("{}; set --device cuda:0 for a GPU", note.unwrap_or_default()),
-        ),
-        (None, note) => (
+        (Some(seen), Some(_)) => (Health::Works, format!("{seen}, telemetry by NVML")),
+        (None, Some(_)) => (
             Health::Broken,
             format!(
                 "{}; install the NVIDIA driver, or give the container the GPU (nvidia.com/gpu)",
-                note.unwrap_or_else(|| "NVML tells neither name nor memory".into())
+                note()
             ),
         ),
     };
@@ -124,15 +153,43 @@ async fn object_store(args: &StoreArgs) -> Finding {
     }
 }
 
-/// The hub is asked only when a model needs it: here is told what it would be asked with.
-fn hub() -> Finding {
-    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let endpoint = std::env::var("HF_ENDPOINT").unwrap_or_else(|_| "https://huggingface.co".into());
-    let detail = if set("HF_HUB_OFFLINE") {
-        "offline: models come from the cache only (HF_HUB_OFFLINE is set)".to_owned()
-    } else {
-        let token = if set("HF_TOKEN") { "a token is set" } else { "no token (HF_TOKEN)" };
-        format!("{endpoint}, {token}; asked when a job needs it")
+/// Jobs whose model has a hub id need it, unless the cache holds the model.
+async fn hub(settings: &HubSettings) -> Finding {
+    let what = "hub";
+    let endpoint = &settings.endpoint;
+    if settings.offline {
+        let detail = "not asked: HF_HUB_OFFLINE is set, models come from folders and the cache";
+        return Finding { what, health: Health::NotAsked, detail: detail.to_owned() };
+    }
+    let (health, detail) = match probe(settings, HUB_PATIENCE).await {
+        Ok(Answer::Account(name)) => (Health::Works, format!("{endpoint}, as {name}")),
+        Ok(Answer::Anonymous) => {
+            (Health::Works, format!("{endpoint}, without a token; gated models need HF_TOKEN"))
+        }
+        Ok(Answer::NoAccounts) => {
+            (Health::Works, format!("{endpoint}, which does not tell whose token HF_TOKEN is"))
+        }
+        Err(error) => (Health::Broken, error.to_string()),
     };
-    Finding { what: "hub", health: Health::NotAsked, detail }
+    Finding { what, health, detail }
+}
+
+fn model_cache(settings: &HubSettings) -> Finding {
+    let what = "model cache";
+    let folder = settings.cache_dir.display();
+    let (health, detail) = match cache_room(settings) {
+        _ if settings.offline && settings.cache_dir.is_dir() => {
+            (Health::Works, format!("{folder}, only read (HF_HUB_OFFLINE)"))
+        }
+        _ if settings.offline => (
+            Health::NotAsked,
+            format!(
+                "{folder} does not exist and HF_HUB_OFFLINE is set: no model with a hub id will be \
+                 found; fill it, or set HF_HOME to the folder that is filled"
+            ),
+        ),
+        Ok(bytes) => (Health::Works, format!("{folder}, {:.1} GB free", bytes as f64 / 1e9)),
+        Err(error) => (Health::Broken, error.to_string()),
+    };
+    Finding { what, health, detail }
 }

@@ -5,6 +5,7 @@
 //! - [`listing`]: a revision becomes a commit, its files and their sizes
 //! - `cache`: where files lie on disk
 //! - `fetch`: one file, resumed, checked and moved into place
+//! - [`probe`]: whether the hub answers at all
 //! - [`error`]: what can go wrong
 //!
 //! Bytes come through the hf-hub crate (authentication, redirects, ranges, Xet). Built around it,
@@ -16,6 +17,7 @@ pub mod error;
 mod fetch;
 pub mod listing;
 pub mod name;
+pub mod probe;
 pub mod settings;
 
 use std::path::PathBuf;
@@ -49,6 +51,16 @@ pub struct Snapshot {
     pub folder: PathBuf,
     /// `None` if nothing had to be downloaded.
     pub download_s: Option<f64>,
+}
+
+/// Bytes free for models in the cache, which must be writable.
+///
+/// # Errors
+/// [`HubError::Unwritable`].
+pub fn cache_room(settings: &HubSettings) -> Result<u64, HubError> {
+    let folder = &settings.cache_dir;
+    cache::check_writable(folder).map_err(|reason| HubError::unwritable(folder, reason, 0))?;
+    Ok(cache::free_bytes(folder).unwrap_or(0))
 }
 
 /// Brings the files of `id` at `revision` into the cache, weights too if asked. A pinned commit whose

@@ -27,6 +27,8 @@ pub struct HubSettings {
     /// Without a trailing slash.
     pub endpoint: String,
     pub token: Option<Token>,
+    /// Where a token is looked for that the environment does not hold.
+    pub token_file: PathBuf,
     pub cache_dir: PathBuf,
     pub offline: bool,
     /// A transfer that brings no byte for so long is dropped and resumed.
@@ -73,12 +75,13 @@ impl HubSettings {
             cache.join("huggingface")
         });
         let token_file = var(HF_TOKEN_PATH).map_or_else(|| home.join("token"), PathBuf::from);
-        let token = var(HF_TOKEN).or_else(|| std::fs::read_to_string(token_file).ok());
+        let token = var(HF_TOKEN).or_else(|| std::fs::read_to_string(&token_file).ok());
         let token = token.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
         let endpoint = var(HF_ENDPOINT).unwrap_or_else(|| "https://huggingface.co".to_owned());
         Self {
             endpoint: endpoint.trim_end_matches('/').to_owned(),
             token: token.map(Token),
+            token_file,
             cache_dir: var(HF_HUB_CACHE).map_or_else(|| home.join("hub"), PathBuf::from),
             offline: var(HF_HUB_OFFLINE).is_some_and(|value| is_true(&value)),
             stall: Duration::from_secs(60),
