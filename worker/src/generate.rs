@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bakeoff_engine::bandwidth::measure_host;
+use bakeoff_engine::config::ModelConfig;
 use bakeoff_engine::format::{Formatter, Prompt, Rendered};
 use bakeoff_engine::load::{DeviceChoice, LoadOptions, Loaded, load};
+use bakeoff_engine::request::Limits;
 use bakeoff_engine::source::{ModelFiles, SourceOptions, resolve};
 use bakeoff_engine::{EngineError, Generation, Request, TokenEvent};
 use bakeoff_proto::settings::LoadFormat;
@@ -19,11 +21,10 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::cli::parse_device;
-use crate::metrics::{percentile, timing};
+use crate::metrics::{Opened, figures, timing};
 
 /// One generation, no queue.
 #[derive(Debug, Args)]
-#[group(id = "input", required = true, multiple = false, args = ["prompt", "prompt_file"])]
 pub struct GenerateArgs {
     /// Folder, hub id (owner/name) or builtin:NAME
     #[arg(long, value_name = "DIR_OR_ID")]
@@ -31,12 +32,8 @@ pub struct GenerateArgs {
     /// Branch, tag or commit of a hub model
     #[arg(long, default_value = "main")]
     revision: String,
-    /// The prompt
-    #[arg(long)]
-    prompt: Option<String>,
-    /// File whose bytes are the prompt, nothing trimmed
-    #[arg(long, value_name = "FILE")]
-    prompt_file: Option<PathBuf>,
+    #[command(flatten)]
+    input: Input,
     /// System message of the chat template
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
@@ -49,8 +46,10 @@ pub struct GenerateArgs {
     /// Always take the most likely token
     #[arg(long)]
     greedy: bool,
-    #[arg(long, value_name = "N", default_value_t = GenerationSettings::DEFAULT_MAX_NEW_TOKENS)]
-    max_new_tokens: u32,
+    /// Tokens after which the text is cut off [default: 4096, or what the model's context leaves]
+    #[arg(long, value_name = "N")]
+    max_new_tokens: Option<u32>,
+    /// The same seed gives the same text
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
     /// Temperature [default: 0.7]
@@ -86,6 +85,40 @@ pub struct GenerateArgs {
     json: bool,
 }
 
+/// The prompt, given in one of two ways.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Input {
+    /// The prompt
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
+    /// File whose bytes are the prompt, nothing trimmed
+    #[arg(long, value_name = "FILE")]
+    prompt_file: Option<PathBuf>,
+}
+
+impl Input {
+    fn text(&self) -> Result<String, EngineError> {
+        let invalid = |message| EngineError::new(FailureKind::InvalidRequest, message);
+        let Some(path) = &self.prompt_file else {
+            return Ok(self.prompt.clone().unwrap_or_default());
+        };
+        let bytes = std::fs::read(path).map_err(|e| {
+            invalid(format!(
+                "--prompt-file {} cannot be read ({e}): name a readable file",
+                path.display()
+            ))
+        })?;
+        String::from_utf8(bytes).map_err(|e| {
+            invalid(format!(
+                "--prompt-file {} is not UTF-8 (byte {}): save it as UTF-8",
+                path.display(),
+                e.utf8_error().valid_up_to()
+            ))
+        })
+    }
+}
+
 /// Examples for the help text.
 pub const EXAMPLES: &str = "Examples:\n  \
     worker generate --model builtin:tiny-qwen3 --prompt 'def is_palindrome(text):'\n  \
@@ -113,8 +146,6 @@ choices!(Number => Dtype { Bf16 = Self::Bf16, F32 = Self::F32 });
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Answer<'a> {
-    model: &'a str,
-    revision: Option<&'a str>,
     rendered_prompt: &'a str,
     prompt_token_ids: &'a [u32],
     token_ids: &'a [u32],
@@ -143,9 +174,8 @@ fn exit_code(kind: FailureKind) -> ExitCode {
 }
 
 fn generate(args: &GenerateArgs) -> Result<(), EngineError> {
-    let prompt = prompt_text(args)?;
+    let prompt = args.input.text()?;
     let settings = GenerationSettings {
-        max_new_tokens: args.max_new_tokens,
         temperature: args.temperature,
         top_p: args.top_p,
         top_k: args.top_k,
@@ -153,6 +183,7 @@ fn generate(args: &GenerateArgs) -> Result<(), EngineError> {
         repetition_penalty: args.repetition_penalty,
         greedy: args.greedy,
         sampling: args.sampling.into(),
+        ..GenerationSettings::default()
     };
     let source = model_source(&args.model, &args.revision);
     let load_format = LoadFormat::from(args.load_format);
@@ -176,12 +207,20 @@ fn generate(args: &GenerateArgs) -> Result<(), EngineError> {
         system: args.system.as_deref(),
         code_hint: None,
     })?;
+    let shape = ModelConfig::parse(&files.config)?.shape;
     let request = Request {
         prompt_ids: rendered.ids.clone(),
-        max_new_tokens: args.max_new_tokens as usize,
+        max_new_tokens: new_tokens(args, rendered.ids.len(), shape.max_context),
         sampling: formatter.resolve_sampling(&settings, args.seed)?,
         stop_ids: formatter.stop_ids().to_vec(),
     };
+    // What the model can never do is told before its weights are read.
+    let limits = Limits {
+        context: shape.max_context,
+        model_context: shape.max_context,
+        vocab: shape.vocab_size,
+    };
+    limits.check(&request)?;
     let options = LoadOptions {
         settings: EngineSettings {
             engine: args.engine.into(),
@@ -195,6 +234,13 @@ fn generate(args: &GenerateArgs) -> Result<(), EngineError> {
     let mut loaded = load(&files, &options, &mut |_| ControlFlow::Continue(()))?;
     let generation = stream(&mut loaded, &formatter, request, !args.json)?;
     report(args, &files, &formatter, &rendered, &loaded, &generation)
+}
+
+/// As many as asked for, or else as many as usual and the context allows.
+fn new_tokens(args: &GenerateArgs, prompt_tokens: usize, context: usize) -> usize {
+    let usual = GenerationSettings::DEFAULT_MAX_NEW_TOKENS as usize;
+    let open = usual.min(context.saturating_sub(prompt_tokens)).max(1);
+    args.max_new_tokens.map_or(open, |tokens| tokens as usize)
 }
 
 /// Generates, writing the text as it comes. A reader that went away ends the generation.
@@ -231,14 +277,22 @@ fn report(
     loaded: &Loaded,
     generation: &Generation,
 ) -> Result<(), EngineError> {
-    let Some(finish_reason) = generation.finish_reason else { return Ok(()) };
-    let bandwidth = (args.device == DeviceChoice::Cpu).then(|| measure_host().gb_s);
-    let metrics = metrics(files, rendered, loaded, generation, bandwidth);
+    let prompt_tokens = u32::try_from(rendered.ids.len()).unwrap_or(u32::MAX);
+    let timing = timing(generation.started, &generation.token_times, prompt_tokens);
+    let (Some(finish_reason), Some(timing)) = (generation.finish_reason, timing) else {
+        return Ok(());
+    };
+    let opened = Opened {
+        footprint: loaded.engine.footprint(),
+        stored_bytes: loaded.stored_bytes,
+        load_s: loaded.load_s,
+        download_s: files.download_s,
+        read_bandwidth_gb_s: (args.device == DeviceChoice::Cpu).then(|| measure_host().gb_s),
+    };
+    let metrics = figures(generation, &timing, prompt_tokens, &opened);
     let facts = formatter.output_facts(rendered, &generation.token_ids, finish_reason);
     if args.json {
         let answer = Answer {
-            model: &files.id,
-            revision: files.revision.as_deref(),
             rendered_prompt: &rendered.text,
             prompt_token_ids: &rendered.ids,
             token_ids: &generation.token_ids,
@@ -247,7 +301,8 @@ fn report(
             metrics,
         };
         let json = serde_json::to_string(&answer).expect("strings and finite numbers become JSON");
-        println!("{json}");
+        // A reader that went away wants no more of it.
+        let _ = writeln!(io::stdout(), "{json}");
         return Ok(());
     }
     let optional =
@@ -266,73 +321,6 @@ fn report(
         metrics.load_s,
     );
     Ok(())
-}
-
-fn metrics(
-    files: &ModelFiles,
-    rendered: &Rendered,
-    loaded: &Loaded,
-    generation: &Generation,
-    read_bandwidth_gb_s: Option<f64>,
-) -> Metrics {
-    let gb = |bytes: u64| bytes as f64 / 1e9;
-    let footprint = loaded.engine.footprint();
-    let tokens = generation.token_ids.len();
-    let prompt_tokens = u32::try_from(rendered.ids.len()).unwrap_or(u32::MAX);
-    let mean_length = f64::from(prompt_tokens) + tokens as f64 / 2.0;
-    let bytes_per_token =
-        generation.weight_bytes_per_token + footprint.kv_bytes_per_token as f64 * mean_length;
-    let bytes_per_token = Some(bytes_per_token).filter(|bytes| *bytes > 0.0);
-    let base = Metrics {
-        flash_attn: generation.flash_attn,
-        tokens_generated: u32::try_from(tokens).unwrap_or(u32::MAX),
-        model_memory_gb: gb(footprint.weight_bytes),
-        prompt_tokens,
-        read_bandwidth_gb_s,
-        bytes_per_token,
-        download_s: files.download_s,
-        load_s: loaded.load_s,
-        load_gb_s: if loaded.load_s > 0.0 { gb(loaded.stored_bytes) / loaded.load_s } else { 0.0 },
-        kv_memory_gb: gb(generation.kv_bytes),
-        ..Metrics::default()
-    };
-    let Some(timing) = timing(generation.started, &generation.token_times, prompt_tokens) else {
-        return base;
-    };
-    let bound_tok_s =
-        read_bandwidth_gb_s.zip(bytes_per_token).map(|(gb_s, bytes)| gb_s * 1e9 / bytes);
-    let itl = |share| percentile(&timing.inter_token_ms, share);
-    Metrics {
-        tok_per_s: timing.tok_per_s,
-        time_s: timing.time_s,
-        ttft_ms: timing.ttft_ms,
-        tpot_ms: timing.tpot_ms,
-        decode_tok_s: timing.decode_tok_s,
-        prefill_tok_s: timing.prefill_tok_s,
-        itl_p50_ms: itl(0.5),
-        itl_p95_ms: itl(0.95),
-        itl_p99_ms: itl(0.99),
-        roofline_pct: timing.decode_tok_s.zip(bound_tok_s).map(|(seen, most)| 100.0 * seen / most),
-        ..base
-    }
-}
-
-fn prompt_text(args: &GenerateArgs) -> Result<String, EngineError> {
-    let invalid = |message| EngineError::new(FailureKind::InvalidRequest, message);
-    let Some(path) = &args.prompt_file else { return Ok(args.prompt.clone().unwrap_or_default()) };
-    let bytes = std::fs::read(path).map_err(|e| {
-        invalid(format!(
-            "--prompt-file {} cannot be read ({e}): name a readable file",
-            path.display()
-        ))
-    })?;
-    String::from_utf8(bytes).map_err(|e| {
-        invalid(format!(
-            "--prompt-file {} is not UTF-8 (byte {}): save it as UTF-8",
-            path.display(),
-            e.utf8_error().valid_up_to()
-        ))
-    })
 }
 
 /// A folder that exists, or is written like a path, is a folder; the rest are hub ids.

@@ -121,7 +121,7 @@ fn bad(model: &str, what: &str, error: &Error) -> EngineError {
     )
 }
 
-const NEXT_STEP: &str = "Mend it, pin another revision of the model, or set format = \"base\" to send the prompt as it is";
+const NEXT_STEP: &str = "Mend it, pin another revision of the model, or set format = \"base\" (worker generate: --raw-prompt) to send the prompt as it is";
 
 /// A buffer that refuses to grow beyond [`MAX_OUTPUT_BYTES`].
 #[derive(Default)]
