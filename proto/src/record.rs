@@ -89,7 +89,9 @@ pub struct Resolved {
 /// What must be equal for two records to be compared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Fingerprint {
-    /// Digest over names, sizes and headers of the weight files; for dummy weights over config and seed.
+    /// SHA-256 over each weight file's size and whole header, and over each tensor's name with 64 bytes from the
+    /// middle of its values: it tells checkpoints apart, a tuned one from its base too, but not two that differ only
+    /// beside those bytes. For dummy weights over `config.json`.
     pub weights_sha256: String,
     pub tokenizer_sha256: String,
     /// Digest of the chat template; empty if there is none.
