@@ -33,13 +33,7 @@ fn main() -> Result<()> {
     let new = args.next().map_or(Ok(64), |n| n.parse().context("the number of new tokens"))?;
     let folder = args.next().map(PathBuf::from);
 
-    let bandwidth = bandwidth::measure_host();
-    println!(
-        "memory reads at {:.2} GB/s (median of {:.2?} over {:.1} GB)",
-        bandwidth.gb_s,
-        bandwidth.samples,
-        bandwidth.bytes as f64 / 1e9
-    );
+    println!("{} tokens after a prompt of {PROMPT_TOKENS}, {REPEATS} times, {:?}", new, dtype);
     for engine in [EngineKind::Reference, EngineKind::Stock] {
         let settings = EngineSettings {
             engine,
@@ -52,27 +46,49 @@ fn main() -> Result<()> {
         let mut loaded =
             load(&files(folder.as_ref())?, &options, &mut |_| ControlFlow::Continue(()))?;
         println!("{}: loaded in {:.2} s", loaded.engine.name(), loaded.load_s);
-        let mut speeds = Vec::new();
+        let (mut tok_s, mut gb_s, mut memory, mut shares) = (vec![], vec![], vec![], vec![]);
+        // The memory is read before and after each generation: what disturbs one disturbs the other.
+        let mut before = bandwidth::measure_host().gb_s;
         for _ in 0..REPEATS {
             let done =
                 loaded.engine.generate(&[request(new)], &mut |_| ControlFlow::Continue(()))?;
+            let after = bandwidth::measure_host().gb_s;
             let done = &done[0];
             let (first, last) = (done.token_times[0], done.token_times[new - 1]);
             let decode_tok_s = (new - 1) as f64 / (last - first).as_secs_f64();
             let ttft_ms = (first - done.started).as_secs_f64() * 1e3;
             let kv = loaded.engine.footprint().kv_bytes_per_token as f64;
             let mean_length = PROMPT_TOKENS as f64 + new as f64 / 2.0;
-            let gb_s = decode_tok_s * (done.weight_bytes_per_token + kv * mean_length) / 1e9;
+            let read = decode_tok_s * (done.weight_bytes_per_token + kv * mean_length) / 1e9;
+            let share = 100.0 * read / (0.5 * (before + after));
             println!(
-                "  {decode_tok_s:6.2} tok/s, {gb_s:5.2} GB/s, {:3.0} % of the bandwidth; first token after {ttft_ms:.0} ms",
-                100.0 * gb_s / bandwidth.gb_s
+                "  {decode_tok_s:6.2} tok/s, {read:5.2} GB/s; memory {before:5.2} and {after:5.2} GB/s: {share:3.0} %; first token after {ttft_ms:.0} ms"
             );
-            speeds.push(decode_tok_s);
+            tok_s.push(decode_tok_s);
+            gb_s.push(read);
+            memory.push(after);
+            shares.push(share);
+            before = after;
         }
-        speeds.sort_by(f64::total_cmp);
-        println!("  median {:.2} tok/s", speeds[REPEATS / 2]);
+        println!(
+            "  median {:.2} tok/s, {:.0} % of the bandwidth; best {:.2} of {:.2} GB/s: {:.0} %",
+            median(&mut tok_s),
+            median(&mut shares),
+            best(&gb_s),
+            best(&memory),
+            100.0 * best(&gb_s) / best(&memory)
+        );
     }
     Ok(())
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn best(values: &[f64]) -> f64 {
+    values.iter().copied().fold(0.0, f64::max)
 }
 
 fn files(folder: Option<&PathBuf>) -> Result<ModelFiles> {
