@@ -14,6 +14,12 @@ if [[ ${1:-} == --update ]]; then
   cp ../deploy/nats.conf base/nats.conf
   cp ../deploy/sweeps/qwen-codegen.toml base/sweep.toml
   cp ../coordinator/src/demo.toml overlays/local/sweep.toml
+  cp ../deploy/dashboards/bakeoff.json overlays/monitoring/bakeoff.json
+  {
+    echo "# deploy/rules/bakeoff.yaml as an object of the Prometheus operator; made by k8s/test.sh --update."
+    printf 'apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: bakeoff\nspec:\n'
+    sed '/^#/d; s/^/  /' ../deploy/rules/bakeoff.yaml
+  } >overlays/monitoring/prometheus-rule.yaml
 fi
 
 work=$(mktemp -d)

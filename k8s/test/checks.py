@@ -16,6 +16,7 @@ KUBERNETES = "1.32"
 CRDS = {
     "ScaledJob": "scaledjob.keda.sh.json",
     "PodMonitor": "podmonitor.monitoring.coreos.com.json",
+    "PrometheusRule": "prometheusrule.monitoring.coreos.com.json",
 }
 NAMES = "proto/src/names.rs"
 # What no further try changes: a sweep that finished with failed cells, a model that does not exist.

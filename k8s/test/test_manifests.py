@@ -3,14 +3,18 @@ import copy
 import filecmp
 import unittest
 
+import yaml
+
 import checks
 from manifests import REPOSITORY, Manifests
 
-OVERLAYS = ["base", "local", "h100", "keda"]
+OVERLAYS = ["base", "local", "h100", "keda", "monitoring"]
 
 
 def rendered(name):
-    return Manifests.load(REPOSITORY / "k8s/rendered" / f"{name}.yaml")
+    """The objects of an overlay; of `monitoring`, those of the one that it is applied beside too."""
+    names = ["keda", name] if name == "monitoring" else [name]
+    return Manifests([d for n in names for d in Manifests.load(REPOSITORY / f"k8s/rendered/{n}.yaml").docs])
 
 
 class Manifest(unittest.TestCase):
@@ -27,9 +31,12 @@ class Manifest(unittest.TestCase):
             ("deploy/nats.conf", "k8s/base/nats.conf"),
             ("deploy/sweeps/qwen-codegen.toml", "k8s/base/sweep.toml"),
             ("coordinator/src/demo.toml", "k8s/overlays/local/sweep.toml"),
+            ("deploy/dashboards/bakeoff.json", "k8s/overlays/monitoring/bakeoff.json"),
         ):
             same = filecmp.cmp(REPOSITORY / original, REPOSITORY / copied, shallow=False)
             self.assertTrue(same, f"{copied} differs from {original}: k8s/test.sh --update")
+        rules = yaml.safe_load((REPOSITORY / "deploy/rules/bakeoff.yaml").read_text())
+        self.assertEqual(rendered("monitoring").named("PrometheusRule", "bakeoff")["spec"], rules)
 
 
 def worker(manifests):
@@ -65,7 +72,8 @@ MUTATIONS = [
     ("objects_match_their_schemas", "keda", lambda m: m.kind("ScaledJob")[0]["spec"].update(maxReplicas=3), "maxReplicas"),
     ("objects_match_their_schemas", "keda", lambda m: m.kind("ScaledJob")[0]["spec"]["triggers"][0]["metadata"].update(lagThreshold=1), "1 is not of type"),
     ("objects_match_their_schemas", "keda", lambda m: m.kind("ScaledJob")[0]["spec"]["jobTargetRef"].update(paralelism=1), "paralelism"),
-    ("objects_match_their_schemas", "keda", lambda m: m.kind("PodMonitor")[0]["spec"]["podMetricsEndpoints"][0].update(interval="15 s"), "15 s"),
+    ("objects_match_their_schemas", "monitoring", lambda m: m.kind("PrometheusRule")[0]["spec"]["groups"][0]["rules"][0].update({"while": "5m"}), "while"),
+    ("objects_match_their_schemas", "monitoring", lambda m: m.kind("PodMonitor")[0]["spec"]["podMetricsEndpoints"][0].update(interval="15 s"), "15 s"),
     ("objects_match_their_schemas", "base", lambda m: m.docs.append({"apiVersion": "example.org/v1", "kind": "Wish", "metadata": {"name": "w"}}), "no schema is known"),
     ("containers_are_confined", "base", lambda m: pod(m, "Job", "bakeoff-worker")["securityContext"].update(runAsNonRoot=False), "as root"),
     ("containers_are_confined", "base", lambda m: pod(m, "StatefulSet", "nats")["securityContext"].update(runAsUser=0), "as root"),
@@ -123,7 +131,7 @@ MUTATIONS = [
     ("scaling_follows_the_queue", "keda", lambda m: m.kind("ScaledJob")[0]["spec"]["triggers"][0]["metadata"].update(account="$G"), "account is $G"),
     ("scaling_follows_the_queue", "keda", lambda m: drop(m.docs, kind="Service"), "no service is behind"),
     ("scaling_follows_the_queue", "keda", lambda m: drop(worker(m)[2]["env"], name="BAKEOFF_IDLE_EXIT"), "never leave"),
-    ("scaling_follows_the_queue", "keda", lambda m: m.kind("PodMonitor")[0]["spec"]["podMetricsEndpoints"][0].update(port="http"), "no port http"),
+    ("scaling_follows_the_queue", "monitoring", lambda m: m.kind("PodMonitor")[0]["spec"]["podMetricsEndpoints"][0].update(port="http"), "no port http"),
 ]
 
 
