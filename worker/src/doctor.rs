@@ -156,7 +156,7 @@ async fn object_store(args: &StoreArgs) -> Finding {
 /// Jobs whose model has a hub id need it, unless the cache holds the model.
 async fn hub(settings: &HubSettings) -> Finding {
     let what = "hub";
-    let endpoint = &settings.endpoint;
+    let endpoint = settings.shown_endpoint();
     if settings.offline {
         let detail = "not asked: HF_HUB_OFFLINE is set, models come from folders and the cache";
         return Finding { what, health: Health::NotAsked, detail: detail.to_owned() };

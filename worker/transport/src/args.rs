@@ -4,12 +4,13 @@ use std::fmt;
 use std::path::PathBuf;
 
 use clap::Args;
+use percent_encoding::percent_decode_str;
 
 /// The NATS broker. `nats` is absent in the self-contained mode.
 #[derive(Clone, Default, Args)]
 #[command(next_help_heading = "Broker")]
 pub struct NatsArgs {
-    /// NATS server, such as nats://host:4222 or tls://host:4222; several are separated by commas
+    /// NATS server, such as nats://host:4222 or tls://user:password@host:4222; several are separated by commas
     #[arg(long, env = "NATS_URL", hide_env_values = true, value_name = "URL")]
     pub nats: Option<String>,
 
@@ -51,11 +52,30 @@ pub struct NatsArgs {
 }
 
 impl NatsArgs {
-    /// The server without any user or password in it, for messages and logs.
+    /// The servers, without the user and password that a URL may hold: those go to the client apart
+    /// ([`NatsArgs::user`]), because it would log them.
+    pub fn servers(&self) -> Vec<String> {
+        let servers = self.nats.as_deref().unwrap_or_default().split(',').map(str::trim);
+        servers.filter(|server| !server.is_empty()).map(redact).collect()
+    }
+
+    /// User and password: as set, or else from the first URL that holds them.
+    pub fn user(&self) -> Option<(String, String)> {
+        if let Some(user) = &self.nats_user {
+            return Some((user.clone(), self.nats_password.clone().unwrap_or_default()));
+        }
+        let servers = self.nats.as_deref().unwrap_or_default().split(',').map(str::trim);
+        let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        servers.into_iter().find_map(|server| {
+            let rest = server.split_once("://").map_or(server, |(_, rest)| rest);
+            let (user, password) = rest.rsplit_once('@')?.0.split_once(':')?;
+            Some((decoded(user), decoded(password)))
+        })
+    }
+
+    /// The servers in one line, for messages and logs.
     pub fn redacted_url(&self) -> String {
-        let servers = self.nats.as_deref().unwrap_or_default().split(',');
-        let shown: Vec<_> = servers.map(|server| redact(server.trim())).collect();
-        shown.join(",")
+        self.servers().join(",")
     }
 }
 
@@ -141,6 +161,12 @@ mod tests {
         };
         assert_eq!(nats.redacted_url(), "nats://a:4222,tls://b");
         assert!(!format!("{nats:?}").contains("hunter2"));
+        assert_eq!(nats.servers(), ["nats://a:4222", "tls://b"]);
+        assert_eq!(nats.user(), Some(("user".into(), "hunter2".into())));
+        let encoded = NatsArgs { nats: Some("nats://u:p%40ss@a".into()), ..NatsArgs::default() };
+        assert_eq!(encoded.user(), Some(("u".into(), "p@ss".into())));
+        let named = NatsArgs { nats_user: Some("other".into()), ..nats.clone() };
+        assert_eq!(named.user(), Some(("other".into(), "hunter2".into())));
         let credentials =
             StaticCredentials { access_key_id: "key".into(), secret_access_key: "hunter2".into() };
         let store = StoreArgs {

@@ -40,7 +40,7 @@ pub enum ProbeError {
 /// # Errors
 /// No answer within `limit`, a token that is refused, something that is no hub.
 pub async fn probe(settings: &HubSettings, limit: Duration) -> Result<Answer, ProbeError> {
-    let endpoint = || settings.endpoint.clone();
+    let endpoint = || settings.shown_endpoint();
     let silent =
         |error: reqwest::Error| ProbeError::Silent { endpoint: endpoint(), reason: chain(&error) };
     let client = reqwest::Client::builder().timeout(limit).build().map_err(silent)?;

@@ -50,14 +50,7 @@ struct Refusals {
 impl Broker {
     pub async fn connect(args: &NatsArgs) -> Result<Self, QueueError> {
         let url = args.redacted_url();
-        let servers: Vec<String> = args
-            .nats
-            .as_deref()
-            .unwrap_or_default()
-            .split(',')
-            .map(|server| server.trim().to_owned())
-            .filter(|server| !server.is_empty())
-            .collect();
+        let servers = args.servers();
         let unreachable = |message: String| QueueError::Unreachable { url: url.clone(), message };
         if servers.is_empty() {
             return Err(unreachable("no URL was given".into()));
@@ -256,9 +249,8 @@ async fn options(
             .map_err(|error| unauthorized(format!("{}: {error}", path.display())))?;
         options = options.nkey(seed.trim().to_owned());
     }
-    if let Some(user) = &args.nats_user {
-        let password = args.nats_password.clone().unwrap_or_default();
-        options = options.user_and_password(user.clone(), password);
+    if let Some((user, password)) = args.user() {
+        options = options.user_and_password(user, password);
     }
     if let Some(ca) = &args.nats_ca {
         options = options.add_root_certificates(ca.clone()).require_tls(true);
