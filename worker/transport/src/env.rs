@@ -62,6 +62,10 @@ pub const STANDARD: &[(&str, &[Variable])] = &[
             ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "Credentials of EKS pod identity"),
             ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "Token file of EKS pod identity"),
             (
+                "SSL_CERT_FILE",
+                "Authorities that HTTPS connections are checked by, in PEM [default: the system's]",
+            ),
+            (
                 "HTTPS_PROXY, HTTP_PROXY, NO_PROXY",
                 "Proxy for the object store, the hub and the collector",
             ),

@@ -72,7 +72,7 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>, weights: &[u8]) -> Option<
     {
         let sha = state.declared_sha256.clone().unwrap_or_else(|| sha256_hex(weights));
         let size = state.declared_size.unwrap_or(weights.len() as u64);
-        let json = serde_json::json!({"sha": COMMIT, "siblings": [
+        let json = serde_json::json!({"id": "owner/model", "sha": COMMIT, "siblings": [
             {"rfilename": "config.json", "size": 2, "blobId": "a".repeat(40)},
             {"rfilename": "model.safetensors", "size": size, "blobId": "b".repeat(40),
              "lfs": {"sha256": sha, "size": size, "pointerSize": 135}}]});

@@ -10,7 +10,7 @@ pub enum StoreError {
     #[error("`{url}` is no object store: {expected}")]
     BadUrl { url: String, expected: String },
     #[error(
-        "{operation}: no answer from the object store {store}: {message}; check that it runs, and --s3-endpoint (AWS_ENDPOINT_URL)"
+        "{operation}: no answer from the object store {store}: {message}; check that it runs, --s3-endpoint (AWS_ENDPOINT_URL), and with a web identity its token and AWS_ENDPOINT_URL_STS"
     )]
     Unreachable { store: String, operation: String, message: String },
     #[error(

@@ -1,0 +1,9 @@
+//! What operators rely on, seen from both programs as processes beside a real broker and a real store:
+//! traces, secrets that stay secret, credentials by web identity.
+
+mod bench;
+#[path = "../../../worker/engine/tests/loopback_hub/mod.rs"]
+mod loopback_hub;
+mod secrets;
+mod traces;
+mod web_identity;
