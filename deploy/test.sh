@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change lands: formatting, lints, the CUDA code as far as a machine
 # without a GPU can check it, and every test. Needs a Rust toolchain, a C compiler and Python 3 with pip;
-# whatever else the tests use (nats-server, SeaweedFS, ...) they fetch by themselves, pinned.
+# whatever else the tests use (nats-server, SeaweedFS, ...) they fetch by themselves, pinned. The pages are
+# tested in Chromium, which is installed here where it is missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -29,6 +30,10 @@ step "CUDA kernels: type check and machine code for sm_90a"
 deploy/check-cuda.sh
 step "tests"
 need openssl openssl
+[[ -n ${CHROMIUM:-} ]] || need chromium chromium || {
+  echo "the pages are tested in Chromium, which apt-get could not install: name a browser in CHROMIUM" >&2
+  exit 1
+}
 cargo test --locked --workspace
 step "deployment: manifests, images, compose file, runbook"
 k8s/test.sh

@@ -19,12 +19,24 @@ use crate::plan::{Plan, differences};
 #[derive(Debug, thiserror::Error)]
 #[error(
     "sweep `{name}` is in the store with another plan, and a plan is frozen once its sweep is submitted:\n  {}\n\
-     take another `name` (or --as NAME), or remove the stored one with `coordinator delete {name}`",
-    .differences.join("\n  ")
+     {}",
+    .differences.join("\n  "),
+    next_step(.name, .differences)
 )]
 pub struct DifferentPlan {
     pub name: SweepName,
     pub differences: Vec<String>,
+}
+
+fn next_step(name: &SweepName, differences: &[String]) -> String {
+    if differences.iter().all(|difference| difference.starts_with("report.")) {
+        return format!(
+            "only the rules of the report differ: `coordinator collect {name} --rules SWEEP` judges by the new ones"
+        );
+    }
+    format!(
+        "take another `name` (or --as NAME), or remove the stored one with `coordinator delete {name}`"
+    )
 }
 
 /// What freezing a plan found.

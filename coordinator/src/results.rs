@@ -8,6 +8,7 @@ use object_store::ObjectStore;
 
 use crate::collect::{Collected, csv, read};
 use crate::report;
+use crate::sweep::ReportRules;
 
 /// A file that was made: its key in the store and its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,12 +30,25 @@ pub fn render(collected: &Collected) -> Vec<Output> {
     ]
 }
 
-/// Collects a sweep and stores CSV and report. What is unchanged is not written again.
+/// Collects a sweep and stores CSV and report, by the rules that were frozen with its plan.
 pub async fn collect_and_store(
     objects: &Arc<dyn ObjectStore>,
     name: &SweepName,
 ) -> Result<(Collected, Vec<Output>), anyhow::Error> {
-    let collected = read::collect(Arc::clone(objects), name).await?;
+    collect_by_rules(objects, name, None).await
+}
+
+/// The same by other rules, if they are given: how a report judges may change after its sweep ran.
+/// What is unchanged is not written again.
+pub async fn collect_by_rules(
+    objects: &Arc<dyn ObjectStore>,
+    name: &SweepName,
+    rules: Option<ReportRules>,
+) -> Result<(Collected, Vec<Output>), anyhow::Error> {
+    let mut collected = read::collect(Arc::clone(objects), name).await?;
+    if let Some(rules) = rules {
+        collected.plan.sweep.report = rules;
+    }
     let outputs = render(&collected);
     for output in &outputs {
         let stored = store::read(objects.as_ref(), &output.key).await?;

@@ -7,6 +7,7 @@
 //! - [`attempt`]: who holds a job, and when a job has been tried often enough
 //! - [`event`]: what a worker tells while it works (live display only)
 //! - [`record`]: the metrics record of a finished generation
+//! - [`telemetry`]: the columns of what was sampled meanwhile
 //! - [`failure`]: why a cell has no record, and whether trying again could help
 //! - [`document`]: the markdown file of one generation, written and read back
 //! - [`shape`]: a model's sizes from its `config.json`, and what follows from them
@@ -26,6 +27,7 @@ pub mod names;
 pub mod record;
 pub mod settings;
 pub mod shape;
+pub mod telemetry;
 
 pub use attempt::{Attempt, AttemptId, Claim, MAX_FRUITLESS_ATTEMPTS};
 pub use event::{JobEvent, JobPhase};

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bakeoff_proto::telemetry;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
@@ -198,12 +199,9 @@ impl Timeline {
 
     /// One line a sample; empty fields where nothing could be measured.
     pub fn csv(&self) -> String {
-        let mut text = String::from(
-            "seconds,gpu_used_bytes,gpu_util_pct,power_w,sm_mhz,memory_mhz,temperature_c,throttled,energy_mj,rss_bytes,cpu_s\n",
-        );
-        for Sample { at_s, gpu, rss_bytes, cpu_s } in &self.samples {
-            text.push_str(&format!(
-                "{at_s:.3},{},{},{},{},{},{},{},{},{},{cpu_s:.3}\n",
+        telemetry::render(self.samples.iter().map(|Sample { at_s, gpu, rss_bytes, cpu_s }| {
+            [
+                format!("{at_s:.3}"),
                 field(gpu.used_bytes),
                 field(gpu.util_pct),
                 field(gpu.power_w),
@@ -213,9 +211,9 @@ impl Timeline {
                 field(gpu.throttled),
                 field(gpu.energy_mj),
                 field(*rss_bytes),
-            ));
-        }
-        text
+                format!("{cpu_s:.3}"),
+            ]
+        }))
     }
 }
 
@@ -263,8 +261,10 @@ mod tests {
         assert_eq!((summary.peak_memory_gb, summary.throttled), (None, None));
         assert!(summary.host_cpu_s.is_some());
         let csv = timeline.csv();
-        let columns = csv.lines().next().unwrap().split(',').count();
-        assert!(csv.lines().count() >= 2);
-        assert!(csv.lines().all(|line| line.split(',').count() == columns), "{csv}");
+        // What the report will draw of it.
+        let table = telemetry::Table::parse(&csv);
+        assert_eq!(table.series(telemetry::CPU_S).len(), csv.lines().count() - 1);
+        assert!(table.series(telemetry::RSS_BYTES).iter().all(|(_, bytes)| *bytes > 0.0), "{csv}");
+        assert_eq!(table.series(telemetry::GPU_USED_BYTES), []);
     }
 }

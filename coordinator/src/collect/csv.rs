@@ -157,6 +157,17 @@ mod tests {
     }
 
     #[test]
+    fn every_metric_of_a_record_has_its_column() {
+        let metrics = serde_json::to_value(Metrics::default()).expect("it serialises");
+        let columns: Vec<&str> = COLUMNS.iter().map(|(name, _)| *name).collect();
+        for metric in metrics.as_object().expect("an object").keys() {
+            assert!(columns.contains(&metric.as_str()), "{metric} has no column");
+        }
+        let distinct: std::collections::BTreeSet<_> = columns.iter().collect();
+        assert_eq!(distinct.len(), columns.len());
+    }
+
+    #[test]
     fn text_stays_on_one_line_and_is_no_formula() {
         assert_eq!(text("a\r\nb\tc"), "a  b c");
         assert_eq!(text("=HYPERLINK(1)"), "'=HYPERLINK(1)");

@@ -1,5 +1,7 @@
 //! `coordinator collect`: CSV and report from the store alone.
 
+use std::path::PathBuf;
+
 use bakeoff_proto::SweepName;
 use clap::Args;
 
@@ -8,6 +10,7 @@ use crate::collect::read;
 use crate::connect::{OpenStore, StoreOnly};
 use crate::error::{BadInput, Ending};
 use crate::results;
+use crate::sweep::{self, ReportRules};
 
 /// Make CSV and report of a sweep from what is in the store
 ///
@@ -16,7 +19,8 @@ use crate::results;
 #[command(after_help = "\
 Examples:
   coordinator collect my-sweep --store s3://results
-  coordinator collect my-sweep --store ./bakeoff-results --prune")]
+  coordinator collect my-sweep --store ./bakeoff-results --prune
+  coordinator collect my-sweep --store s3://results --rules sweep.toml")]
 pub struct CollectArgs {
     /// The sweep's name
     name: SweepName,
@@ -25,6 +29,9 @@ pub struct CollectArgs {
     /// Remove files that no record names (they are listed otherwise)
     #[arg(long)]
     prune: bool,
+    /// Judge by the [report] rules of this sweep file, not by those frozen with the plan
+    #[arg(long, value_name = "SWEEP")]
+    rules: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -35,7 +42,11 @@ pub async fn execute(args: CollectArgs) -> Result<Ending, anyhow::Error> {
     if args.prune {
         prune(&store, &args.name).await?;
     }
-    finish(&store, &args.name, args.json).await
+    let rules = match &args.rules {
+        Some(path) => Some(sweep::load(path)?.report),
+        None => None,
+    };
+    tell(&store, &args.name, rules, args.json).await
 }
 
 /// Collects, stores CSV and report, and tells where they are.
@@ -44,7 +55,16 @@ pub async fn finish(
     name: &SweepName,
     json: bool,
 ) -> Result<Ending, anyhow::Error> {
-    let (collected, outputs) = results::collect_and_store(&store.objects, name).await?;
+    tell(store, name, None, json).await
+}
+
+async fn tell(
+    store: &OpenStore,
+    name: &SweepName,
+    rules: Option<ReportRules>,
+    json: bool,
+) -> Result<Ending, anyhow::Error> {
+    let (collected, outputs) = results::collect_by_rules(&store.objects, name, rules).await?;
     let counts = collected.counts();
     let locations: Vec<_> = outputs.iter().map(|output| store.location(&output.key)).collect();
     let (csv, report) = (&locations[0], &locations[1]);

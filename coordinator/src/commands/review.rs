@@ -110,7 +110,8 @@ fn local(args: &ReviewArgs, collected: &Collected) -> Result<Reviews, anyhow::Er
 }
 
 fn write_file(path: &Path, reviews: &Reviews, collected: &Collected) -> Result<(), anyhow::Error> {
-    let text = review::file::render(reviews, &review::notes(reviews.seed, collected));
+    let report = crate::report::build(collected, &[]);
+    let text = review::file::render(reviews, &review::notes(reviews.seed, &report));
     web::save(path, &text).with_context(|| format!("cannot write {}", path.display()))
 }
 

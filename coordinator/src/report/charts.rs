@@ -1,10 +1,12 @@
 //! Charts as inline SVG: no script, colours from the page's style sheet so that they follow dark
 //! mode and print, a title for screen readers, and the numbers as text beside the marks.
 
+mod labels;
 mod svg;
 mod timeline;
 
 use super::model::{Measure, Report, Variant};
+use labels::Labels;
 use svg::{Axis, Svg, colour, number};
 pub use timeline::timeline;
 
@@ -18,7 +20,9 @@ pub struct Chart {
 }
 
 const WIDTH: f64 = 760.0;
-const LABELS: f64 = 210.0;
+const LABELS: f64 = 250.0;
+/// Characters of a name that fit into it.
+const NAME: usize = 28;
 const ROW: f64 = 34.0;
 /// Room at the right for a value beside its bar.
 const VALUES: f64 = 92.0;
@@ -43,7 +47,7 @@ fn rows_chart(
     svg.grid(axis, 8.0, bottom);
     for (index, variant) in variants.iter().enumerate() {
         let middle = 12.0 + ROW * (index as f64 + 0.5);
-        svg.label(LABELS - 10.0, middle + 4.0, "end", "l", &svg::fit(&variant.name, 30));
+        svg.label(LABELS - 10.0, middle + 4.0, "end", "l", &svg::fit(&variant.name, NAME));
         draw(&mut svg, variant, index, middle);
     }
     svg.finish()
@@ -132,24 +136,21 @@ fn quality(variants: &[&Variant], measure: Measure) -> Option<Chart> {
         svg.line(left, at(q), WIDTH - 40.0, at(q), "g");
         svg.label(left - 8.0, at(q) + 4.0, "end", "t", &measure.show(q));
     }
-    let mut labels: Vec<(f64, f64)> = Vec::new();
+    let mut labels = Labels::new(left, WIDTH - 40.0, 10.0, height);
+    for (_, _, speed, q) in &points {
+        labels.keep_clear(x.at(*speed), at(*q));
+    }
     for (index, name, speed, q) in points {
         let (px, py) = (x.at(speed), at(q));
-        svg.dot(
-            px,
-            py,
-            7.0,
-            colour(index),
-            &format!("{name}: {speed:.1} tok/s, {}", measure.show(q)),
-        );
-        let (anchor, dx) = if px > WIDTH * 0.7 { ("end", -12.0) } else { ("start", 12.0) };
-        // Labels that would overlap move down a line.
-        let mut ly = py + 4.0;
-        while labels.iter().any(|(lx, y)| (y - ly).abs() < 14.0 && (lx - px).abs() < 220.0) {
-            ly += 15.0;
+        let hint = format!("{name}: {speed:.1} tok/s, {}", measure.show(q));
+        svg.dot(px, py, 7.0, colour(index), &hint);
+        let name = svg::fit(name, NAME);
+        if let Some((lx, ly, anchor)) = labels.place(px, py, &name) {
+            if (ly - py).abs() > 20.0 {
+                svg.line(px, py, lx, ly - 4.0, "g");
+            }
+            svg.label(lx, ly, anchor, "l", &name);
         }
-        labels.push((px, ly));
-        svg.label(px + dx, ly, anchor, "l", &svg::fit(name, 34));
     }
     Some(Chart {
         id: "chart-quality",

@@ -8,7 +8,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, Value, context};
 
 use super::charts;
-use super::model::{CellFacts, Report};
+use super::model::{CellFacts, Measure, Report};
 use crate::collect::Collected;
 use crate::quality::{highlight, text};
 
@@ -49,9 +49,13 @@ pub fn render(report: &Report, collected: &Collected) -> String {
         .render(context! {
             style => Value::from_safe_string(STYLE.to_owned()),
             report => Value::from(Serde(report)),
+            device => device(report),
             measure_words => report.measure.words(),
             charts,
             outputs => Value::from(Serde(outputs(report, collected))),
+            titles => Value::from(Serde(titles(report))),
+            picked => Value::from(Serde(picked(report))),
+            reviewed => report.measure == Measure::Stars,
             sequence_tokens => crate::sizing::SEQUENCE_TOKENS,
         })
         .expect("a test renders the template with everything there, and with nothing")
@@ -67,6 +71,8 @@ fn stat(value: Value, digits: usize) -> Value {
     let Some(mean) = field("mean") else { return Value::from("–") };
     let interval = match (field("low"), field("high")) {
         (Some(low), Some(high)) if high - low > 0.0 => {
+            // What is measured is never below zero; an interval of few repeats may reach there.
+            let low = low.max(0.0);
             format!("<br><small>{low:.digits$}–{high:.digits$}</small>")
         }
         _ => String::new(),
@@ -78,6 +84,32 @@ fn stat(value: Value, digits: usize) -> Value {
 fn starry(value: f64) -> String {
     let full = value.round().clamp(0.0, 5.0) as usize;
     format!("{}{}", "★".repeat(full), "☆".repeat(5 - full))
+}
+
+/// The machine's name where all cells ran on one.
+fn device(report: &Report) -> Option<&str> {
+    let fact = report.environment.iter().find(|fact| fact.name == "device")?;
+    match fact.values.as_slice() {
+        [one] => Some(one),
+        _ => None,
+    }
+}
+
+/// Titles of the rubrics' items by id.
+fn titles(report: &Report) -> BTreeMap<&str, &str> {
+    let items = report.prompts.iter().flat_map(|prompt| &prompt.items);
+    items.map(|(id, title)| (id.as_str(), title.as_str())).collect()
+}
+
+/// What each variant is recommended for, by its name.
+fn picked(report: &Report) -> BTreeMap<&str, Vec<&str>> {
+    let mut picked: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for recommendation in &report.recommendations {
+        if let Some(variant) = &recommendation.variant {
+            picked.entry(variant).or_default().push(&recommendation.use_case);
+        }
+    }
+    picked
 }
 
 /// The outputs as HTML by cell.

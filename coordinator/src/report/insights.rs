@@ -1,6 +1,7 @@
 //! Key insights: sentences that the numbers support. One that does not hold is not said.
 
 use super::model::{CellFacts, Insight, Measure, Variant};
+use super::warnings::ABOVE_BOUND_PCT;
 
 pub fn find(variants: &[Variant], cells: &[CellFacts], measure: Measure) -> Vec<Insight> {
     [
@@ -149,8 +150,12 @@ fn truncation(variants: &[Variant], cells: &[CellFacts], measure: Measure) -> Op
 }
 
 fn near_the_bound(variants: &[Variant]) -> Option<Insight> {
-    let mut known: Vec<(&Variant, f64)> =
-        variants.iter().filter_map(|v| Some((v, v.roofline_pct?))).collect();
+    // Above its bound a model is read from a cache: the warnings say so.
+    let mut known: Vec<(&Variant, f64)> = variants
+        .iter()
+        .filter_map(|v| Some((v, v.roofline_pct?)))
+        .filter(|(_, percent)| *percent <= ABOVE_BOUND_PCT)
+        .collect();
     known.sort_by(|a, b| a.1.total_cmp(&b.1));
     let ((low, least), (high, most)) = (known.first()?, known.last()?);
     let text = if known.len() == 1 || most - least < 1.0 {

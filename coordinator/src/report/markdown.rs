@@ -28,7 +28,9 @@ pub fn render(report: &Report) -> String {
 }
 
 fn recommendations(out: &mut String, report: &Report) {
-    out.push_str("## Recommendation\n\n| use | model | because | rule |\n|---|---|---|---|\n");
+    out.push_str(
+        "## Recommendation\n\n| use | model | figures | how sure | rule |\n|---|---|---|---|---|\n",
+    );
     for r in &report.recommendations {
         let model =
             r.variant.as_deref().map_or_else(|| "none".to_owned(), |v| format!("**{}**", text(v)));
@@ -37,10 +39,13 @@ fn recommendations(out: &mut String, report: &Report) {
         } else {
             format!(" ({})", text(&r.caveats.join(", ")))
         };
+        let figures: Vec<_> =
+            r.figures.iter().map(|f| format!("{} {}", f.label, text(&f.value))).collect();
         let _ = writeln!(
             out,
-            "| {} | {model}{caveats} | {} | {} |",
+            "| {} | {model}{caveats} | {} | {} | {} |",
             r.use_case,
+            figures.join("; "),
             text(&r.because),
             text(&r.rule)
         );
@@ -117,7 +122,7 @@ fn metrics_row(report: &Report, v: &Variant) -> Vec<String> {
         v.cost_per_million_tokens.map_or_else(|| "–".to_owned(), |c| format!("{c:.2} {currency}")),
         match (v.cost_per_passing, v.gpu_s_per_passing) {
             (Some(cost), _) => format!("{cost:.4} {currency}"),
-            (None, Some(seconds)) => format!("{seconds:.1} GPU-s"),
+            (None, Some(seconds)) => format!("{seconds:.2} s"),
             (None, None) => "–".to_owned(),
         },
     ]
@@ -158,6 +163,18 @@ fn sizing(out: &mut String, report: &Report) {
                 fit.currency
             );
         }
+    }
+    out.push_str("\nPrices are assumptions until you have put your own into deploy/gpus.toml; theirs are:\n\n");
+    for fit in report.variants.iter().find(|v| !v.sizing.is_empty()).iter().flat_map(|v| &v.sizing)
+    {
+        let _ = writeln!(
+            out,
+            "- {}: {:.2} {} an hour, {}",
+            fit.gpu,
+            fit.price_per_hour,
+            fit.currency,
+            text(&fit.price_source)
+        );
     }
     out.push('\n');
 }
@@ -206,7 +223,7 @@ fn formulas(report: &Report) -> String {
          - tok/s: tokens generated over the time from the prompt's tokens at the engine to the last token on the host, prefill included.\n\
          - TTFT: time to the first token. TPOT: (time − TTFT) / (tokens − 1), or 1000 / (tok/s) where no step was timed. decode tok/s: 1000 / TPOT.\n\
          - of bound: decode tok/s over its bound, read bandwidth measured in the same process / bytes read for a token.\n\
-         - intervals: 95 % percentile bootstrap, 2,000 resamples, fixed seed; differences are paired by prompt and run; a single pair counts beyond {:.0} %.\n\
+         - intervals: 95 %, the wider of the percentile bootstrap (2,000 resamples, fixed seed) and Student's t; differences are paired by prompt and run; a single pair counts beyond {:.0} %.\n\
          - usable: passes its checks where checks ran; else reaches {:.1} stars; else is complete, parses and shows {:.0} % of the rubric.\n\
          - cost: price of a GPU-hour × generation time; loading is left out.\n\
          - sizing: bandwidth / weight bytes read for a token; memory − 4.5 GB − weights, over the keys and values of 4,096 tokens.\n",
@@ -220,6 +237,8 @@ fn stat(stat: Option<Stat>, digits: usize) -> String {
     match stat {
         None => "–".to_owned(),
         Some(Stat { mean, low: Some(low), high: Some(high), .. }) if high > low => {
+            // What is measured is never below zero; an interval of few repeats may reach there.
+            let low = low.max(0.0);
             format!("{mean:.digits$} ({low:.digits$}–{high:.digits$})")
         }
         Some(stat) => format!("{:.digits$}", stat.mean),

@@ -1,18 +1,22 @@
 //! The report: what was collected, as documents for people and as data. Pure: no I/O, no clock.
 //!
 //! - [`model`]: what it says, as data (`report.json`)
-//! - [`build`](mod@build): from what was collected to that data
+//! - [`build`](mod@build): from what was collected to that data; [`measures`], [`variants`] and
+//!   [`environment`] are its parts
 //! - [`recommend`], [`insights`], [`warnings`]: what follows from the numbers
 //! - [`charts`]: inline SVG
 //! - [`html`] and [`markdown`]: the documents
 
 pub mod build;
 mod charts;
+mod environment;
 mod html;
 mod insights;
 mod markdown;
+mod measures;
 pub mod model;
 mod recommend;
+mod variants;
 mod warnings;
 
 use crate::collect::Collected;

@@ -147,9 +147,19 @@ pub struct Recommendation {
     pub variant: Option<String>,
     pub anchor: Option<String>,
     pub rule: String,
+    /// What sets it apart from the next, and how sure that is; without a variant, why there is none.
     pub because: String,
+    /// The numbers to decide by, the most telling first.
+    pub figures: Vec<Figure>,
     /// What limits the trust in it: single runs, no review yet.
     pub caveats: Vec<String>,
+}
+
+/// A number as people read it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Figure {
+    pub label: String,
+    pub value: String,
 }
 
 /// Something the numbers show, and where they stand.

@@ -1,6 +1,7 @@
 //! Recommendations, each by a rule that stands in the sweep and beside the result.
 
-use super::model::{CellFacts, Measure, Recommendation, Variant};
+use super::measures;
+use super::model::{CellFacts, Figure, Measure, Recommendation, Variant};
 use crate::stats::Ratio;
 use crate::sweep::ReportRules;
 
@@ -21,6 +22,25 @@ struct Judge<'a> {
     rules: &'a ReportRules,
 }
 
+/// What variants are ranked by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Speed,
+    Quality,
+    /// GPU time per usable output; the least is best.
+    GpuTime,
+}
+
+/// A use, its rule, and those that qualify.
+struct Use<'a> {
+    name: &'static str,
+    rule: String,
+    fit: Vec<&'a Variant>,
+    /// Those whose first key cannot be told from the best are ranked by the second.
+    keys: [Key; 2],
+    figures: [Key; 3],
+}
+
 impl Judge<'_> {
     fn floor(&self) -> f64 {
         match self.measure {
@@ -31,164 +51,261 @@ impl Judge<'_> {
         }
     }
 
-    fn quality(variant: &Variant) -> Option<f64> {
-        variant.quality.map(|quality| quality.mean)
-    }
-
     fn realtime(&self) -> Recommendation {
         let (tpot, ttft) = (self.rules.realtime_max_tpot_ms, self.rules.realtime_max_ttft_ms);
-        let rule = format!(
-            "the fastest of those that stream a token within {tpot:.0} ms, start within {ttft:.0} ms, and reach {}",
-            self.measure.show(self.floor())
-        );
-        let mut fit: Vec<&Variant> = self
-            .variants
-            .iter()
-            .filter(|v| Self::quality(v).is_some_and(|q| q >= self.floor()))
-            .filter(|v| v.tpot_ms.is_some_and(|s| s.mean <= tpot))
-            .filter(|v| v.ttft_ms.is_none_or(|s| s.mean <= ttft))
-            .collect();
-        let speed = |v: &Variant| v.tok_per_s.map_or(0.0, |s| s.mean);
-        fit.sort_by(|a, b| speed(b).total_cmp(&speed(a)));
-        self.decide("Real-time use", rule, &fit, |best| {
-            let tpot = best.tpot_ms.map_or(0.0, |s| s.mean);
-            format!(
-                "{:.1} tok/s, {tpot:.1} ms a token, quality {}",
-                speed(best),
-                self.measure.show(Self::quality(best).unwrap_or_default())
-            )
+        let fit = |v: &&Variant| {
+            quality(v).is_some_and(|q| q >= self.floor())
+                && v.tpot_ms.is_some_and(|s| s.mean <= tpot)
+                && v.ttft_ms.is_none_or(|s| s.mean <= ttft)
+        };
+        self.decide(Use {
+            name: "Real-time use",
+            rule: format!(
+                "the fastest of those that stream a token within {tpot:.0} ms, start within {ttft:.0} ms, and reach {}",
+                self.measure.show(self.floor())
+            ),
+            fit: self.variants.iter().filter(fit).collect(),
+            keys: [Key::Speed, Key::Quality],
+            figures: [Key::Speed, Key::Quality, Key::GpuTime],
         })
     }
 
     fn quality_first(&self) -> Recommendation {
-        let rule = "the best quality, whatever the speed; of equals, the faster".to_owned();
-        let mut fit: Vec<&Variant> =
-            self.variants.iter().filter(|v| Self::quality(v).is_some()).collect();
-        let key = |v: &Variant| {
-            (Self::quality(v).unwrap_or_default(), v.tok_per_s.map_or(0.0, |s| s.mean))
-        };
-        fit.sort_by(|a, b| {
-            let ((qa, sa), (qb, sb)) = (key(a), key(b));
-            qb.total_cmp(&qa).then(sb.total_cmp(&sa))
-        });
-        self.decide("Quality first", rule, &fit, |best| {
-            let (quality, speed) = key(best);
-            format!("quality {}, {speed:.1} tok/s", self.measure.show(quality))
+        self.decide(Use {
+            name: "Quality first",
+            rule: "the best quality, whatever the speed; of equals, the faster".to_owned(),
+            fit: self.variants.iter().filter(|v| quality(v).is_some_and(|q| q > 0.0)).collect(),
+            keys: [Key::Quality, Key::Speed],
+            figures: [Key::Quality, Key::Speed, Key::GpuTime],
         })
     }
 
     fn batch(&self) -> Recommendation {
-        let within = match self.measure {
-            Measure::Stars => self.rules.batch_within_stars,
+        let stars = self.rules.batch_within_stars;
+        let (within, shown) = match self.measure {
+            Measure::Stars => (stars, format!("{stars:.1} stars")),
             Measure::PassRate | Measure::Evidence | Measure::None => {
-                self.rules.batch_within_stars / 5.0
+                (stars / 5.0, format!("{:.0} points", stars * 20.0))
             }
         };
-        let shown = match self.measure {
-            Measure::Stars => format!("{within:.1} stars"),
-            Measure::PassRate | Measure::Evidence | Measure::None => {
-                format!("{:.0} points", within * 100.0)
-            }
+        let best = self.variants.iter().filter_map(quality).fold(f64::NEG_INFINITY, f64::max);
+        let fit = |v: &&Variant| {
+            quality(v).is_some_and(|q| q >= best - within) && v.gpu_s_per_passing.is_some()
         };
-        let rule = format!(
-            "the least GPU time per usable output of those within {shown} of the best: nobody waits, so quality is held and cost is cut"
-        );
-        let best = self.variants.iter().filter_map(Self::quality).fold(f64::NEG_INFINITY, f64::max);
-        let mut fit: Vec<&Variant> = self
-            .variants
-            .iter()
-            .filter(|v| Self::quality(v).is_some_and(|q| q >= best - within))
-            .filter(|v| v.gpu_s_per_passing.is_some())
-            .collect();
-        let cost = |v: &Variant| v.gpu_s_per_passing.unwrap_or(f64::INFINITY);
-        fit.sort_by(|a, b| cost(a).total_cmp(&cost(b)));
-        let mut recommendation = self.decide("Batch use", rule, &fit, |best| {
-            let price = best
-                .cost_per_passing
-                .map_or_else(String::new, |price| format!(", {price:.4} {}", self.rules.currency));
-            format!("{:.1} GPU-seconds per usable output{price}", cost(best))
+        let fit: Vec<&Variant> = self.variants.iter().filter(fit).collect();
+        let mut recommendation = self.decide(Use {
+            name: "Batch use",
+            rule: format!(
+                "the least GPU time per usable output of those within {shown} of the best: nobody waits, so quality is held and cost is cut"
+            ),
+            fit: fit.clone(),
+            keys: [Key::GpuTime, Key::Quality],
+            figures: [Key::GpuTime, Key::Quality, Key::Speed],
         });
-        if let Some(winner) = &recommendation.variant {
-            for other in fit.iter().filter(|v| v.dominated_by.as_ref() == Some(winner)) {
-                recommendation.because.push_str(&format!(
-                    "; {} is dominated: no better and {:.1} times the GPU time",
-                    other.name,
-                    cost(other) / fit.first().map_or(1.0, |v| cost(v))
-                ));
+        let winner = fit.iter().find(|v| Some(&v.name) == recommendation.variant.as_ref());
+        if let Some(winner) = winner {
+            let dominated: Vec<_> = fit
+                .iter()
+                .filter(|v| v.dominated_by.as_ref() == Some(&winner.name))
+                .map(|v| {
+                    let times = value(v, Key::GpuTime) / value(winner, Key::GpuTime);
+                    format!("{} ({times:.1} times the time and no better)", v.name)
+                })
+                .collect();
+            if !dominated.is_empty() {
+                recommendation.because.push_str("; it dominates ");
+                recommendation.because.push_str(&dominated.join(", "));
             }
         }
         recommendation
     }
 
-    /// Takes the first of `fit`, unless the second cannot be told from it.
-    fn decide(
-        &self,
-        use_case: &str,
-        rule: String,
-        fit: &[&Variant],
-        reason: impl Fn(&Variant) -> String,
-    ) -> Recommendation {
-        let none = |because: String| Recommendation {
-            use_case: use_case.to_owned(),
+    /// The best of those that qualify, unless it cannot be told from the next.
+    fn decide(&self, mut of: Use<'_>) -> Recommendation {
+        let none = |rule: String, because: String| Recommendation {
+            use_case: of.name.to_owned(),
             variant: None,
             anchor: None,
-            rule: rule.clone(),
+            rule,
             because,
+            figures: Vec::new(),
             caveats: Vec::new(),
         };
-        let Some(best) = fit.first() else {
-            return none("no model qualifies".to_owned());
+        let [first, second] = of.keys;
+        of.fit.sort_by(|a, b| better(a, b, first).then(better(a, b, second)));
+        let Some(best) = of.fit.first().copied() else {
+            let best = self.variants.iter().filter_map(quality).max_by(f64::total_cmp);
+            let reached = best.map_or_else(String::new, |best| {
+                format!("; the best quality is {}", self.measure.show(best))
+            });
+            return none(of.rule, format!("no model qualifies{reached}"));
         };
-        if let Some(second) = fit.get(1)
-            && !self.tells_apart(best, second)
-        {
-            return none(format!(
-                "no rank: the difference between {} and {} is not significant",
-                best.name, second.name
-            ));
+        let tied = |v: &&&Variant| !self.ratio(best, v, first).is_some_and(|r| r.significant);
+        let mut equals: Vec<&Variant> =
+            std::iter::once(&best).chain(of.fit.iter().skip(1).filter(tied)).copied().collect();
+        equals.sort_by(|a, b| better(a, b, second));
+        let winner = equals[0];
+        let because = match (equals.get(1), of.fit.get(1)) {
+            (Some(next), _) => match self.ratio(winner, next, second) {
+                Some(ratio) if ratio.significant => format!(
+                    "cannot be told from {} by {}; {}",
+                    next.name,
+                    first.words(),
+                    told(second, &ratio, &next.name, self.rules)
+                ),
+                _ => {
+                    return none(
+                        of.rule,
+                        format!(
+                            "no rank: the difference between {} and {} is not significant",
+                            winner.name, next.name
+                        ),
+                    );
+                }
+            },
+            (None, Some(next)) => match self.ratio(winner, next, first) {
+                Some(ratio) => told(first, &ratio, &next.name, self.rules),
+                None => format!("nothing pairs it with {}", next.name),
+            },
+            (None, None) => match self.variants.len() - 1 {
+                0 => "the only model".to_owned(),
+                others => format!("the only one of {} that qualifies", others + 1),
+            },
+        };
+        Recommendation {
+            use_case: of.name.to_owned(),
+            variant: Some(winner.name.clone()),
+            anchor: Some(winner.anchor.clone()),
+            rule: of.rule,
+            because,
+            figures: self.figures(winner, of.figures),
+            caveats: self.caveats(winner),
         }
+    }
+
+    fn figures(&self, v: &Variant, keys: [Key; 3]) -> Vec<Figure> {
+        let figure = |label: &str, value: String| Figure { label: label.to_owned(), value };
+        let currency = &self.rules.currency;
+        let mut figures: Vec<Figure> = keys
+            .into_iter()
+            .filter_map(|key| match key {
+                Key::Speed => Some(figure("speed", format!("{:.1} tok/s", v.tok_per_s?.mean))),
+                Key::Quality => Some(figure("quality", self.measure.show(quality(v)?))),
+                Key::GpuTime => {
+                    let seconds = v.gpu_s_per_passing?;
+                    let digits = if seconds < 10.0 { 2 } else { 1 };
+                    Some(match v.cost_per_passing {
+                        Some(cost) => {
+                            figure("cost of a usable output", format!("{cost:.4} {currency}"))
+                        }
+                        None => figure("time of a usable output", format!("{seconds:.digits$} s")),
+                    })
+                }
+            })
+            .collect();
+        if let Some(cost) = v.cost_per_million_tokens {
+            figures.push(figure("per million tokens", format!("{cost:.2} {currency}")));
+        }
+        let cheapest = v.sizing.iter().filter(|fit| fit.fits);
+        if let Some(gpu) = cheapest.min_by(|a, b| a.price_per_hour.total_cmp(&b.price_per_hour)) {
+            let price = format!("{}, {:.2} {}/h", gpu.gpu, gpu.price_per_hour, gpu.currency);
+            figures.push(figure("cheapest GPU, price assumed", price));
+        }
+        figures
+    }
+
+    fn caveats(&self, v: &Variant) -> Vec<String> {
         let mut caveats = Vec::new();
-        if best.single_run {
+        if v.single_run {
             caveats.push("single run".to_owned());
         }
         if self.measure == Measure::Evidence {
             caveats.push("machine evidence only, no review yet".to_owned());
         }
-        if best.truncated > 0 {
-            caveats.push(format!("{} of {} outputs truncated", best.truncated, best.done));
+        if v.truncated > 0 {
+            caveats.push(format!("{} of {} outputs truncated", v.truncated, v.done));
         }
-        Recommendation {
-            use_case: use_case.to_owned(),
-            variant: Some(best.name.clone()),
-            anchor: Some(best.anchor.clone()),
-            rule,
-            because: reason(best),
-            caveats,
-        }
+        caveats
     }
 
-    /// Speed, or quality, differs beyond what chance explains, paired by prompt and run.
-    fn tells_apart(&self, a: &Variant, b: &Variant) -> bool {
+    /// By what factor `a` is ahead of `b`, paired by prompt and run; above 1 is better.
+    fn ratio(&self, a: &Variant, b: &Variant, key: Key) -> Option<Ratio> {
         let of = |name: &str, prompt: &str, run: u32| {
             self.cells.iter().find(|c| c.variant == name && c.prompt == prompt && c.run == run)
         };
-        let pairs = |value: &dyn Fn(&CellFacts) -> Option<f64>| -> Vec<(f64, f64)> {
-            self.cells
-                .iter()
-                .filter(|cell| cell.variant == a.name)
-                .filter_map(|x| Some((value(x)?, value(of(&b.name, &x.prompt, x.run)?)?)))
-                .collect()
+        let value = |cell: &CellFacts| match key {
+            Key::Speed => cell.metrics.as_ref().map(|m| m.tok_per_s),
+            // What takes half the time is twice as good. An output that cannot be used costs as well,
+            // but its share stands in the means by which the two were ranked.
+            Key::GpuTime => cell.metrics.as_ref().map(|m| 1.0 / m.time_s),
+            Key::Quality => match self.measure {
+                Measure::Stars => measures::stars(cell),
+                // A share of zero has no ratio: shift it, the order and the sign stay.
+                Measure::PassRate => {
+                    measures::check_passes(cell).map(|p| 1.0 + f64::from(u8::from(p)))
+                }
+                Measure::Evidence => measures::evidence(cell).map(|share| share + 1.0),
+                Measure::None => None,
+            },
         };
-        let speeds = pairs(&|cell| cell.metrics.as_ref().map(|m| m.tok_per_s));
-        let qualities = pairs(&|cell| match self.measure {
-            Measure::Stars => super::build::stars(cell),
-            // A share of zero has no ratio: shift it, the order and the sign stay.
-            Measure::Evidence => super::build::evidence(cell).map(|share| share + 1.0),
-            Measure::PassRate | Measure::None => None,
-        });
-        let margin = self.rules.margin_pct;
-        let significant =
-            |pairs: &[(f64, f64)]| Ratio::of(pairs, margin).is_some_and(|ratio| ratio.significant);
-        significant(&speeds) || significant(&qualities)
+        let pairs: Vec<(f64, f64)> = self
+            .cells
+            .iter()
+            .filter(|cell| cell.variant == a.name)
+            .filter_map(|x| Some((value(of(&b.name, &x.prompt, x.run)?)?, value(x)?)))
+            .collect();
+        Ratio::of(&pairs, self.rules.margin_pct)
+    }
+}
+
+impl Key {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Speed => "speed",
+            Self::Quality => "quality",
+            Self::GpuTime => "GPU time",
+        }
+    }
+}
+
+fn quality(variant: &Variant) -> Option<f64> {
+    variant.quality.map(|quality| quality.mean)
+}
+
+fn value(v: &Variant, key: Key) -> f64 {
+    match key {
+        Key::Speed => v.tok_per_s.map_or(0.0, |s| s.mean),
+        Key::Quality => quality(v).unwrap_or_default(),
+        Key::GpuTime => v.gpu_s_per_passing.unwrap_or(f64::INFINITY),
+    }
+}
+
+/// The better one first.
+fn better(a: &Variant, b: &Variant, key: Key) -> std::cmp::Ordering {
+    let (a, b) = (value(a, key), value(b, key));
+    if key == Key::GpuTime { a.total_cmp(&b) } else { b.total_cmp(&a) }
+}
+
+/// How far ahead of the next, and how sure that is.
+fn told(key: Key, ratio: &Ratio, next: &str, rules: &ReportRules) -> String {
+    let pairs = |interval: String| match ratio.low {
+        Some(_) => format!("95 % interval {interval}, {} pairs", ratio.n),
+        None => format!("a single pair, counted beyond {:.0} %", rules.margin_pct),
+    };
+    let (low, high) = (ratio.low.unwrap_or(ratio.ratio), ratio.high.unwrap_or(ratio.ratio));
+    match key {
+        Key::Speed => {
+            let sure = pairs(format!("{low:.2}–{high:.2}"));
+            format!("{:.2} times as fast as {next} ({sure})", ratio.ratio)
+        }
+        Key::GpuTime => {
+            let sure = pairs(format!("{:.0}–{:.0} %", 100.0 / high, 100.0 / low));
+            format!("{:.0} % of the time of {next} ({sure})", 100.0 / ratio.ratio)
+        }
+        Key::Quality => {
+            // The interval is of shifted shares: that it excludes equality is what it tells.
+            let sure = pairs("excludes equality".to_owned());
+            format!("better than {next} ({sure})")
+        }
     }
 }

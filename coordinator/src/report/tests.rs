@@ -209,12 +209,14 @@ fn the_notebooks_outcome_leads_to_its_conclusions() {
     );
     let batch = &report.recommendations[2];
     assert!(
-        batch.because.contains("Qwen3-Coder-30B-A3B-Instruct is dominated"),
+        batch.because.contains("it dominates Qwen/Qwen3-Coder-30B-A3B-Instruct (7.1 times"),
         "{}",
         batch.because
     );
     assert!(report.recommendations.iter().all(|r| r.caveats.contains(&"single run".to_owned())));
     assert!(report.variants.iter().all(|v| v.single_run));
+    let single = report.warnings.iter().find(|w| w.kind == "single_run").expect("a warning");
+    assert!(single.text.starts_with("Every model: a single run"), "{}", single.text);
     let truncated: Vec<_> =
         report.warnings.iter().filter(|w| w.kind == "truncated").map(|w| &w.text).collect();
     assert_eq!(truncated.len(), 2);
@@ -236,10 +238,21 @@ fn the_notebooks_outcome_leads_to_its_conclusions() {
     assert!(l4.fits && l4.decode_tok_s.map(f64::round) == Some(21.0));
 
     let documents = documents(&collected);
-    for text in ["53.1", "25.5", "189.1", "4.0 ★", "5.0 ★", "use of Qwen/Qwen3-32B", "1 length"]
-    {
-        assert!(documents.markdown.contains(text), "{text}");
+    // The matrix: stars, speed, whether it can be used as it is, best use.
+    for row in [
+        "| Qwen/Qwen2.5-Coder-7B-Instruct | 4.0 ★ | 53.1 | 1 of 1 | – | use of Qwen/Qwen2.5-Coder-7B-Instruct |",
+        "| Qwen/Qwen2.5-Coder-32B-Instruct | 5.0 ★ | 25.5 | 1 of 1 | – | use of Qwen/Qwen2.5-Coder-32B-Instruct |",
+        "| Qwen/Qwen3-32B | 2.0 ★ | 21.7 | 0 of 1 | – | use of Qwen/Qwen3-32B |",
+        "| Qwen/Qwen3-30B-A3B | 3.0 ★ | 10.6 | 0 of 1 | – | use of Qwen/Qwen3-30B-A3B |",
+        "| Qwen/Qwen3-Coder-30B-A3B-Instruct | 5.0 ★ | 10.3 | 1 of 1 | – | use of Qwen/Qwen3-Coder-30B-A3B-Instruct |",
+    ] {
+        assert!(documents.markdown.contains(row), "{row}\n{}", documents.markdown);
     }
+    // The metrics, in the order that readers know.
+    for row in ["yes | 550 | 53.1 | 10.30 | 15.2 |", "yes | 4096 | 10.6 | 385.80 | 61.1 |"] {
+        assert!(documents.markdown.contains(row), "{row}");
+    }
+    assert_eq!(documents.markdown.matches("1 length").count(), 2);
     assert_eq!(documents, super::documents(&collected), "the same records give the same bytes");
 }
 
@@ -325,9 +338,8 @@ fn the_schema_of_the_export_is_the_committed_one() {
         std::fs::write(&path, format!("{schema}\n")).expect("the schema can be written");
     }
     let committed = std::fs::read_to_string(&path).expect("the schema is committed");
-    assert_eq!(
-        committed.trim_end(),
-        schema,
+    assert!(
+        committed.trim_end() == schema,
         "schemas/report.schema.json is stale: run the test with UPDATE_SCHEMAS=1"
     );
 }
@@ -450,7 +462,7 @@ async fn a_review_given_on_the_page_is_saved_and_reaches_the_matrix() {
     let read = review::parse(&saved, "reviews.toml", &collected).expect("valid");
     let (address, stop, _server) = serve(read).await;
     let (_, list) = request(address, &address.to_string(), "GET /api/outputs", "").await;
-    assert!(list.contains("\"stars\":4.0"), "{list}");
+    assert!(list.contains("\"given\":5"), "{list}");
     let _ = stop.send(());
     collected.reviews = Some(saved);
     let report = build(&collected, &[]);

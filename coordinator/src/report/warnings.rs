@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::model::{CellFacts, Measure, Variant, Warning};
 use crate::collect::Collected;
 
+/// Beyond this share of its bound a model cannot have been read from memory: noise is below it.
+pub const ABOVE_BOUND_PCT: f64 = 105.0;
+
 pub fn find(
     collected: &Collected,
     variants: &[Variant],
@@ -45,6 +48,14 @@ pub fn find(
                 format!(
                     "{name}: the card throttled during {} of {} generations; their speeds are too low.",
                     v.throttled, v.done
+                ),
+            );
+        }
+        if let Some(percent) = v.roofline_pct.filter(|percent| *percent > ABOVE_BOUND_PCT) {
+            warn(
+                "above_bound",
+                format!(
+                    "{name}: {percent:.0} % of its bound. The weights are small enough to stay in a cache, so the memory's bandwidth does not bound it."
                 ),
             );
         }

@@ -2,11 +2,12 @@
 //!
 //! - [`file`](mod@file): `reviews.toml`, read with line numbers and written so that people can edit it
 //! - [`blind`]: names that do not tell the model, and the order they are shown in
-//! - [`web`]: the local page
+//! - [`web`]: the local page; [`lines`]: an output as it shows it
 //! - [`push`](mod@push): into the store, conditional on what was read
 
 pub mod blind;
 pub mod file;
+pub mod lines;
 pub mod push;
 pub mod web;
 
@@ -17,6 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::collect::Collected;
+use crate::report::Report;
 
 /// What stars are given for.
 pub const CRITERIA: [(&str, &str); 5] = [
@@ -126,8 +128,7 @@ pub fn add_blanks(reviews: &mut Reviews, collected: &Collected, reviewer: &str) 
 }
 
 /// The evidence of each output as comments for the file, by blinded name.
-pub fn notes(seed: u64, collected: &Collected) -> BTreeMap<String, Vec<String>> {
-    let report = crate::report::build(collected, &[]);
+pub fn notes(seed: u64, report: &Report) -> BTreeMap<String, Vec<String>> {
     report
         .cells
         .iter()

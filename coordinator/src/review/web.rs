@@ -1,6 +1,7 @@
 //! The local page: one output at a time beside its evidence. Saves at once, so that closing the
 //! page, or the machine, loses nothing.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,19 +9,24 @@ use std::sync::{Arc, Mutex};
 
 use axum::Json;
 use axum::extract::{DefaultBodyLimit, Path as UrlPath, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, put};
 use serde_json::{Value, json};
 
-use super::{CRITERIA, Readiness, Review, Reviews, blind, file, notes};
+use super::{CRITERIA, Readiness, Review, Reviews, blind, file, lines, notes};
 use crate::collect::Collected;
 use crate::quality::highlight::escape;
+use crate::report;
 use crate::report::model::{CellFacts, Report};
-use crate::report::{self, output_html};
 
 const PAGE: &str = include_str!("page.html");
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+/// Only the page's own script runs, whatever an output holds, and nothing is loaded from elsewhere.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+                      img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'";
 /// A review is a few hundred bytes; nothing larger is read.
 const MAX_BODY: usize = 64 * 1024;
 
@@ -28,6 +34,8 @@ const MAX_BODY: usize = 64 * 1024;
 pub struct Page {
     collected: Arc<Collected>,
     report: Report,
+    /// The evidence of each output as comments for the file.
+    notes: BTreeMap<String, Vec<String>>,
     reviews: Mutex<Reviews>,
     reviewer: String,
     path: PathBuf,
@@ -44,7 +52,8 @@ impl Page {
     ) -> Self {
         let report = report::build(&collected, &[]);
         let reviewer = reviewer.trim().to_owned();
-        Self { collected, report, reviews: Mutex::new(reviews), reviewer, path, address }
+        let notes = notes(reviews.seed, &report);
+        Self { collected, report, notes, reviews: Mutex::new(reviews), reviewer, path, address }
     }
 
     /// Serves until `stop` is done.
@@ -56,6 +65,8 @@ impl Page {
         let page = Arc::new(self);
         let app = axum::Router::new()
             .route("/", get(index))
+            .route("/page.css", get(style))
+            .route("/page.js", get(script))
             .route("/api/outputs", get(list))
             .route("/api/outputs/{name}", get(output))
             .route("/api/reviews/{name}", put(review))
@@ -75,39 +86,58 @@ impl Page {
     }
 }
 
-/// Only requests to this very address: another site's name that resolves here is turned away.
+/// Only requests to this very address, by this very page: another site's name that resolves here and
+/// another site's script are turned away.
 async fn guard(State(page): State<Arc<Page>>, request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let port = page.address.port();
-    let known = [format!("127.0.0.1:{port}"), format!("localhost:{port}")];
-    if !host.is_some_and(|host| known.iter().any(|name| name == host)) {
-        return (StatusCode::FORBIDDEN, "this page answers on its own address only")
-            .into_response();
-    }
-    let mut response = next.run(request).await;
+    let mut response = if is_ours(&page, request.headers()) {
+        next.run(request).await
+    } else {
+        (StatusCode::FORBIDDEN, "this page answers to itself only").into_response()
+    };
     let headers = response.headers_mut();
-    let value = |text: &'static str| axum::http::HeaderValue::from_static(text);
-    headers.insert(header::CACHE_CONTROL, value("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, value("nosniff"));
-    headers.insert(header::REFERRER_POLICY, value("no-referrer"));
+    for (name, value) in [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
     response
+}
+
+fn is_ours(page: &Page, headers: &HeaderMap) -> bool {
+    let port = page.address.port();
+    let ours = |host: &str| {
+        [format!("127.0.0.1:{port}"), format!("localhost:{port}")].iter().any(|own| own == host)
+    };
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    // Browsers name the origin wherever another site could be behind a request.
+    let origin = text(header::ORIGIN);
+    text(header::HOST).is_some_and(ours)
+        && origin.is_none_or(|origin| origin.strip_prefix("http://").is_some_and(ours))
 }
 
 async fn index(State(page): State<Arc<Page>>) -> Html<String> {
     let criteria: String = CRITERIA
         .iter()
-        .map(|(id, question)| format!("<div class=\"crit\" data-id=\"{id}\"><div><b>{id}</b><small>{}</small></div><div class=\"stars\" role=\"radiogroup\" aria-label=\"{id}\"></div></div>", escape(question)))
+        .map(|(id, question)| {
+            format!(
+                "<div class=\"criterion\" data-id=\"{id}\"><div><b>{id}</b><small>{}</small></div><div class=\"stars\" role=\"group\" aria-label=\"Stars for {id}\"></div></div>\n",
+                escape(question)
+            )
+        })
         .collect();
     let readiness: String = Readiness::ALL
         .iter()
         .map(|(word, _)| {
             format!(
-                "<label><input type=\"radio\" name=\"readiness\" value=\"{word}\"> {word}</label>"
+                "<label><input type=\"radio\" name=\"readiness\" value=\"{word}\"> {}</label>",
+                word.replace('-', " ")
             )
         })
         .collect();
     let html = PAGE
-        .replace("/*STYLE*/", report::STYLE)
         .replace("<!--CRITERIA-->", &criteria)
         .replace("<!--READINESS-->", &readiness)
         .replace("<!--SWEEP-->", &escape(&page.report.sweep))
@@ -115,14 +145,22 @@ async fn index(State(page): State<Arc<Page>>) -> Html<String> {
     Html(html)
 }
 
-/// The outputs in blinded order, and which are reviewed.
+async fn style() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], [report::STYLE, STYLE].concat())
+}
+
+async fn script() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], SCRIPT)
+}
+
+/// The outputs in blinded order, and for how many criteria each has stars.
 async fn list(State(page): State<Arc<Page>>) -> Json<Value> {
     let reviews = page.reviews();
     let outputs: Vec<_> = blind::cells(reviews.seed, page.collected.outputs.keys())
         .into_keys()
         .map(|name| {
-            let stars = mine(&reviews, &name, &page.reviewer).and_then(Review::mean_stars);
-            json!({"name": name, "stars": stars})
+            let given = mine(&reviews, &name, &page.reviewer).map_or(0, |r| r.stars.len());
+            json!({"name": name, "given": given})
         })
         .collect();
     Json(json!(outputs))
@@ -144,7 +182,7 @@ async fn output(State(page): State<Arc<Page>>, UrlPath(name): UrlPath<String>) -
         "name": name,
         "prompt": prompt.map(|prompt| &prompt.text),
         "items": prompt.map(|prompt| &prompt.items),
-        "html": output_html(text, 400_000, true),
+        "lines": lines::of(text),
         "analysis": cell.analysis,
         "checks": cell.checks,
         "review": review,
@@ -175,7 +213,7 @@ async fn review(
         Some(old) => *old = new.clone(),
         None => changed.reviews.push(new.clone()),
     }
-    let text = file::render(&changed, &notes(changed.seed, &page.collected));
+    let text = file::render(&changed, &page.notes);
     // What is saved must be readable: the same check that `--push` makes.
     if let Err(error) = super::parse(&text, "the review", &page.collected) {
         return (StatusCode::UNPROCESSABLE_ENTITY, error.message).into_response();
@@ -190,8 +228,8 @@ async fn review(
     }
     *reviews = changed;
     let complete = new.stars.len() == CRITERIA.len();
-    Json(json!({"saved": true, "stars": new.mean_stars(), "model": complete.then_some(&cell.variant)}))
-        .into_response()
+    let model = complete.then_some(&cell.variant);
+    Json(json!({"given": new.stars.len(), "model": model})).into_response()
 }
 
 /// Writes beside the file and renames: at any moment the old or the new file is whole.

@@ -23,12 +23,16 @@ pub struct Gpu {
     pub bandwidth_gb_s: f64,
     pub price_per_hour: f64,
     pub currency: String,
+    /// Nobody found a source of the price.
+    pub price_assumed: bool,
     pub price_source: String,
     pub price_date: String,
     /// Value of the node label `nvidia.com/gpu.product`.
     pub product: String,
-    /// Where memory and bandwidth are from.
+    /// The maker's page for memory and bandwidth.
     pub source: String,
+    /// A page that was read and states the same.
+    pub seen: String,
 }
 
 /// What the arithmetic needs to know of a model.
@@ -65,6 +69,8 @@ pub struct Fit {
     pub total_tok_s: Option<f64>,
     pub price_per_hour: f64,
     pub currency: String,
+    /// Where the price is from, and when; that it is assumed, if it is.
+    pub price_source: String,
     /// Price of a million tokens at the ceiling with all sequences running.
     pub price_per_million: Option<f64>,
     /// `resources` and `nodeSelector` of the pod.
@@ -123,6 +129,10 @@ pub fn fit(model: &ModelSize, gpu: &Gpu) -> Fit {
         total_tok_s,
         price_per_hour: gpu.price_per_hour,
         currency: gpu.currency.clone(),
+        price_source: match gpu.price_assumed {
+            true => format!("assumption, edit: {} ({})", gpu.price_source, gpu.price_date),
+            false => format!("{} ({})", gpu.price_source, gpu.price_date),
+        },
         price_per_million,
         kubernetes: kubernetes(model, gpu),
     }
@@ -207,6 +217,10 @@ mod tests {
             assert!(size(id).weight_bytes > 1_000_000_000);
         }
         assert!(known_shape("x/y").is_none());
+        for gpu in shipped_gpus() {
+            assert!(gpu.source.starts_with("https://") && gpu.seen.starts_with("https://"));
+            assert!(gpu.price_assumed != gpu.price_source.contains("https://"), "{}", gpu.name);
+        }
         let bad = GPUS.replacen("memory_gb = 24.0", "memory_gb = 0.0", 1);
         assert!(gpus(&bad).expect_err("zero").contains("memory_gb"));
     }

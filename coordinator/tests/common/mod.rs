@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bakeoff_coordinator::plan::{Plan, Revisions};
+use bakeoff_coordinator::{publish, sweep};
 use bakeoff_proto::record::{
     DeviceFacts, DocumentRef, Fingerprint, MemoryFacts, OutputFacts, Resolved,
 };
@@ -43,16 +45,73 @@ pub async fn drain(queue: &dyn JobQueue, objects: &Arc<dyn ObjectStore>) -> usiz
     cells
 }
 
+/// Stores a sweep given as TOML whose cells came out as `made` says by the model's name; `None` fails
+/// the cell.
+pub async fn store_sweep(
+    objects: &dyn ObjectStore,
+    text: &str,
+    made: impl Fn(&str, &Cell) -> Option<Made>,
+) -> Plan {
+    let sweep = sweep::parse(text, "sweep.toml", "".as_ref()).expect("a valid sweep");
+    let plan = Plan::build(sweep, Revisions::new()).expect("a plan");
+    publish::freeze(objects, &plan).await.expect("a plan that is new");
+    for planned in &plan.jobs {
+        for cell in &planned.job.cells {
+            match made(&planned.model_name, cell) {
+                Some(made) => finish_as(objects, &planned.job, cell, &made).await,
+                None => fail(objects, &planned.job, cell, "<b>no").await,
+            }
+        }
+    }
+    plan
+}
+
+/// What a generation by script comes out as.
+#[derive(Debug, Clone)]
+pub struct Made {
+    pub output: String,
+    pub tokens: u32,
+    pub tok_per_s: f64,
+    pub time_s: f64,
+    pub memory_gb: f64,
+    pub finish: FinishReason,
+}
+
+impl Made {
+    pub fn new(output: impl Into<String>) -> Self {
+        Self {
+            output: output.into(),
+            tokens: 100,
+            tok_per_s: 50.0,
+            time_s: 2.0,
+            memory_gb: 1.0,
+            finish: FinishReason::Stop,
+        }
+    }
+}
+
 /// Stores document, telemetry and record of a cell.
 pub async fn finish(objects: &dyn ObjectStore, job: &Job, cell: &Cell) {
+    let made = Made {
+        tokens: 100 + cell.run,
+        time_s: 2.0 + f64::from(cell.run) / 50.0,
+        ..Made::new(format!("```python\nprint({})\n```\n", cell.run))
+    };
+    finish_as(objects, job, cell, &made).await;
+}
+
+/// Stores document, telemetry and record of a cell that came out as `made`.
+pub async fn finish_as(objects: &dyn ObjectStore, job: &Job, cell: &Cell, made: &Made) {
     let started_at = jiff::Timestamp::UNIX_EPOCH;
-    let output = format!("```python\nprint({})\n```\n", cell.run);
-    let text = document::render(&job.model.display_id(), &[], &cell.prompt, &output);
+    let output = &made.output;
+    let text = document::render(&job.model.display_id(), &[], &cell.prompt, output);
     let key = format!("{}/{}", job.sweep, document::file_name(&cell.file_stem, started_at));
     store::write(objects, &key, text.clone().into()).await.expect("document");
     let attempt = AttemptId(format!("a-{}", job.generation));
     let telemetry = names::telemetry_key(&job.sweep, &cell.id, &attempt);
-    store::write(objects, &telemetry, "t_s,rss_gb\n0,0.1\n".into()).await.expect("telemetry");
+    let samples = [0.0, made.time_s / 2.0, made.time_s].map(|at| sample(at, made.memory_gb));
+    let csv = bakeoff_proto::telemetry::render(samples);
+    store::write(objects, &telemetry, csv.into()).await.expect("telemetry");
     let record = MetricsRecord {
         schema_version: SCHEMA_VERSION,
         sweep: job.sweep.clone(),
@@ -100,27 +159,39 @@ pub async fn finish(objects: &dyn ObjectStore, job: &Job, cell: &Cell) {
             cuda_graph: "n/a".into(),
         },
         metrics: Metrics {
-            tokens_generated: 100 + cell.run,
-            tok_per_s: 50.0,
-            time_s: 2.0 + f64::from(cell.run) / 50.0,
-            tpot_ms: Some(20.0),
+            tokens_generated: made.tokens,
+            tok_per_s: made.tok_per_s,
+            time_s: made.time_s,
+            tpot_ms: Some(1000.0 / made.tok_per_s),
+            model_memory_gb: made.memory_gb,
             ..Metrics::default()
         },
         output: OutputFacts {
-            finish_reason: FinishReason::Stop,
+            finish_reason: made.finish,
             thinking_tokens: 0,
-            answer_tokens: 100 + cell.run,
+            answer_tokens: made.tokens,
             think_closed: None,
             has_code: true,
         },
         memory: MemoryFacts::default(),
         device: DeviceFacts::default(),
-        inter_token_ms: vec![20.0; 3],
+        inter_token_ms: vec![1000.0 / made.tok_per_s; 3],
         mismatches: vec![],
     };
     let json = serde_json::to_vec(&record).expect("a record serialises");
     let key = names::record_key(&job.sweep, &cell.id);
     store::create_if_absent(objects, &key, json.into()).await.expect("record");
+}
+
+/// A sample of telemetry without a GPU: half a core at work.
+fn sample(at_s: f64, memory_gb: f64) -> [String; bakeoff_proto::telemetry::COLUMNS.len()] {
+    use bakeoff_proto::telemetry::{COLUMNS, CPU_S, RSS_BYTES, SECONDS};
+    COLUMNS.map(|column| match column {
+        SECONDS => format!("{at_s:.3}"),
+        RSS_BYTES => format!("{:.0}", memory_gb * 1e9),
+        CPU_S => format!("{:.3}", at_s / 2.0),
+        _ => String::new(),
+    })
 }
 
 /// Stores a failure of a cell.

@@ -1,130 +1,172 @@
-//! Utilisation and memory over a generation, from its telemetry.
+//! Utilisation and memory over a generation, from its telemetry: a panel for each model.
 
-use super::svg::{Axis, Svg, number};
+use bakeoff_proto::telemetry::{CPU_S, GPU_USED_BYTES, GPU_UTIL_PCT, RSS_BYTES, Table};
+
+use super::svg::{Axis, Svg, fit, number};
 use super::{Chart, WIDTH};
 
-/// A column of the telemetry, in the unit that is drawn.
-struct Series {
-    points: Vec<(f64, f64)>,
-}
+type Points = Vec<(f64, f64)>;
 
 /// Most points drawn of one line.
 const POINTS: usize = 400;
+/// Most panels; the sweep's first models.
+const PANELS: usize = 8;
+const PANEL: f64 = 132.0;
+const PLOT: f64 = 78.0;
 
-/// The timeline of the first cell that has a readable one; `None` without telemetry.
-pub fn timeline<'a>(cells: impl IntoIterator<Item = (&'a str, &'a str)>) -> Option<Chart> {
-    cells.into_iter().find_map(|(name, csv)| draw(name, csv))
+/// One generation of a model: the longest, which shows most.
+struct Panel<'a> {
+    name: &'a str,
+    /// GB over seconds.
+    memory: Points,
+    /// Percent over seconds.
+    busy: Points,
+    /// The GPU's figures; else the process's.
+    gpu: bool,
 }
 
-fn draw(name: &str, csv: &str) -> Option<Chart> {
-    let (memory, utilisation) = read(csv)?;
-    let end = memory.points.iter().chain(&utilisation.points).map(|p| p.0).fold(0.0, f64::max);
-    if end <= 0.0 {
-        return None;
+impl Panel<'_> {
+    fn seconds(&self) -> f64 {
+        self.memory.iter().chain(&self.busy).map(|p| p.0).fold(0.0, f64::max)
     }
-    let (left, right, height) = (60.0, WIDTH - 70.0, 240.0);
-    let x = Axis::from_zero(end, left, right, "s since the start");
-    let most = memory.points.iter().map(|p| p.1).fold(0.0, f64::max).max(1e-9) * 1.15;
-    let busiest = utilisation.points.iter().map(|p| p.1).fold(0.0, f64::max);
-    let full = (busiest / 100.0).ceil().max(1.0) * 100.0;
-    let mut svg = Svg::new(WIDTH, height + 40.0, "Utilisation and memory over time");
-    svg.grid(&x, 10.0, height);
-    let scale = |value: f64, top: f64| height - value / top * (height - 20.0);
-    for step in 0..=4 {
-        let share = f64::from(step) / 4.0;
-        let y = scale(share, 1.0);
-        svg.line(left, y, right, y, "g");
-        svg.label(left - 8.0, y + 4.0, "end", "t c1t", &format!("{:.0} %", share * full));
-        svg.label(right + 8.0, y + 4.0, "start", "t c2t", &number(share * most));
+}
+
+/// From name and telemetry of each cell; `None` where no telemetry has two samples.
+pub fn timeline<'a>(cells: impl IntoIterator<Item = (&'a str, &'a str)>) -> Option<Chart> {
+    let mut panels: Vec<Panel<'a>> = Vec::new();
+    for (name, csv) in cells {
+        let Some(panel) = read(name, csv) else { continue };
+        match panels.iter().position(|p| p.name == name) {
+            Some(known) if panels[known].seconds() >= panel.seconds() => {}
+            Some(known) => panels[known] = panel,
+            None if panels.len() < PANELS => panels.push(panel),
+            None => {}
+        }
     }
-    for (series, top, class) in [(&utilisation, full, "line c1l"), (&memory, most, "line c2l")] {
-        let every = series.points.len().div_ceil(POINTS).max(1);
-        let points: Vec<_> =
-            series.points.iter().step_by(every).map(|(t, v)| (x.at(*t), scale(*v, top))).collect();
-        svg.path(&points, class);
+    (!panels.is_empty()).then(|| draw(&panels))
+}
+
+fn draw(panels: &[Panel<'_>]) -> Chart {
+    let (left, right) = (64.0, WIDTH - 88.0);
+    // One scale for all panels, so that they compare.
+    let most = highest(panels.iter().map(|p| &p.memory)).max(1e-9) * 1.15;
+    let full = (highest(panels.iter().map(|p| &p.busy)) / 100.0).ceil().max(1.0) * 100.0;
+    let height = PANEL * panels.len() as f64 + 20.0;
+    let mut svg = Svg::new(WIDTH, height, "Utilisation and memory over time by model");
+    for (index, panel) in panels.iter().enumerate() {
+        let top = PANEL * index as f64 + 26.0;
+        let bottom = top + PLOT;
+        let x = Axis::from_zero(panel.seconds(), left, right, "");
+        svg.label(left, top - 9.0, "start", "l v", &fit(panel.name, 60));
+        svg.grid(&x, top, bottom);
+        let scale = |value: f64, highest: f64| bottom - value / highest * PLOT;
+        for share in [0.0, 0.5, 1.0] {
+            let y = scale(share, 1.0);
+            svg.line(left, y, right, y, "g");
+            svg.label(left - 8.0, y + 4.0, "end", "t c1t", &format!("{:.0} %", share * full));
+            let gb = format!("{} GB", number(share * most));
+            svg.label(right + 8.0, y + 4.0, "start", "t c2t", &gb);
+        }
+        for (points, highest, class) in
+            [(&panel.busy, full, "line c1l"), (&panel.memory, most, "line c2l")]
+        {
+            let every = points.len().div_ceil(POINTS).max(1);
+            let drawn: Vec<_> = points
+                .iter()
+                .step_by(every)
+                .map(|(t, value)| (x.at(*t), scale(*value, highest)))
+                .collect();
+            svg.path(&drawn, class);
+        }
     }
-    let name = crate::quality::highlight::escape(name);
-    Some(Chart {
+    svg.label((left + right) / 2.0, height - 6.0, "middle", "u", "seconds since the start");
+    let of = if panels.iter().all(|p| p.gpu) {
+        "GPU utilisation in percent (left), GPU memory in use (right)"
+    } else {
+        "CPU use in percent of one core (left), resident memory of the worker (right)"
+    };
+    Chart {
         id: "chart-timeline",
         title: "Utilisation and memory",
         note: format!(
-            "{name}: <b class=\"key c1\"></b> utilisation, percent (left) <b class=\"key c2\"></b> memory used, GB (right)."
+            "The longest generation of each model, sampled ten times a second. <b class=\"key c1\"></b> / <b class=\"key c2\"></b> {of}."
         ),
         svg: svg.finish(),
-    })
+    }
 }
 
-/// Memory in GB and utilisation in percent over seconds. Columns are found by name, so that telemetry
-/// of a GPU and of a CPU both read.
-fn read(csv: &str) -> Option<(Series, Series)> {
-    let mut lines = csv.lines();
-    let header: Vec<&str> = lines.next()?.split(',').map(str::trim).collect();
-    let find = |names: &[&str]| {
-        names.iter().find_map(|name| header.iter().position(|column| column == name))
+fn highest<'p>(series: impl Iterator<Item = &'p Points>) -> f64 {
+    series.flatten().map(|point| point.1).fold(0.0, f64::max)
+}
+
+/// The GPU's columns where they are filled, else the process's.
+fn read<'a>(name: &'a str, csv: &str) -> Option<Panel<'a>> {
+    let table = Table::parse(csv);
+    let gb = |column: &str| -> Points {
+        table.series(column).into_iter().map(|(t, bytes)| (t, bytes / 1e9)).collect()
     };
-    let time = find(&["t_ms", "time_ms", "elapsed_ms", "t_s", "time_s", "elapsed_s"])?;
-    let per_second = if header[time].ends_with("_ms") { 1000.0 } else { 1.0 };
-    let memory = find(&[
-        "memory_used_gb",
-        "gpu_memory_gb",
-        "memory_used_bytes",
-        "memory_used_mb",
-        "rss_gb",
-        "host_rss_gb",
-        "rss_bytes",
-    ])?;
-    let per_gb = match header[memory] {
-        name if name.ends_with("_bytes") => 1e9,
-        name if name.ends_with("_mb") => 1e3,
-        _ => 1.0,
+    let on_gpu = gb(GPU_USED_BYTES);
+    let panel = if on_gpu.is_empty() {
+        Panel { name, memory: gb(RSS_BYTES), busy: cpu_use(&table.series(CPU_S)), gpu: false }
+    } else {
+        Panel { name, memory: on_gpu, busy: table.series(GPU_UTIL_PCT), gpu: true }
     };
-    let percent = find(&["gpu_util_pct", "utilisation_pct", "util_pct", "cpu_pct"]);
-    let cpu_s = find(&["cpu_s", "host_cpu_s"]);
-    let (mut used, mut busy) = (Vec::new(), Vec::new());
-    let mut before: Option<(f64, f64)> = None;
-    for line in lines {
-        let fields: Vec<Option<f64>> = line
-            .split(',')
-            .map(|field| field.trim().parse::<f64>().ok().filter(|v| v.is_finite()))
-            .collect();
-        let at = |index: usize| fields.get(index).copied().flatten();
-        let Some(seconds) = at(time).map(|t| t / per_second) else { continue };
-        if let Some(memory) = at(memory) {
-            used.push((seconds, memory / per_gb));
-        }
-        if let Some(percent) = percent.and_then(at) {
-            busy.push((seconds, percent));
-        } else if let Some(cpu) = cpu_s.and_then(at) {
-            if let Some((then, cpu_then)) = before
-                && seconds > then
-            {
-                busy.push((seconds, ((cpu - cpu_then) / (seconds - then) * 100.0).max(0.0)));
-            }
-            before = Some((seconds, cpu));
-        }
-    }
-    (used.len() > 1).then_some((Series { points: used }, Series { points: busy }))
+    (panel.memory.len() > 1 && panel.seconds() > 0.0).then_some(panel)
+}
+
+/// CPU seconds over time as percent of one core: a step from sample to sample, since it is a mean.
+fn cpu_use(cpu_s: &[(f64, f64)]) -> Points {
+    cpu_s
+        .windows(2)
+        .filter(|pair| pair[1].0 > pair[0].0)
+        .flat_map(|pair| {
+            let percent = (pair[1].1 - pair[0].1) / (pair[1].0 - pair[0].0) * 100.0;
+            [(pair[0].0, percent.max(0.0)), (pair[1].0, percent.max(0.0))]
+        })
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use bakeoff_proto::telemetry::COLUMNS;
+
     use super::*;
+
+    /// A file as the worker writes it, from (column, value) of each sample.
+    fn csv(samples: &[&[(&str, &str)]]) -> String {
+        bakeoff_proto::telemetry::render(samples.iter().map(|sample| {
+            COLUMNS.map(|column| {
+                let field = sample.iter().find(|(name, _)| *name == column);
+                field.map_or_else(String::new, |(_, value)| (*value).to_owned())
+            })
+        }))
+    }
 
     #[test]
     fn gpu_and_cpu_telemetry_both_read() {
-        let gpu = "t_ms,memory_used_gb,gpu_util_pct\n0,1,10\n100,2,\n200,3,90\nx,y,z\n";
-        let (memory, busy) = read(gpu).expect("two points and more");
-        assert_eq!(memory.points, [(0.0, 1.0), (0.1, 2.0), (0.2, 3.0)]);
-        assert_eq!(busy.points, [(0.0, 10.0), (0.2, 90.0)]);
-        let cpu = "t_ms,rss_bytes,cpu_s\n0,1000000000,0\n1000,2000000000,1.5\n";
-        let (memory, busy) = read(cpu).expect("two points");
-        assert_eq!(memory.points[1], (1.0, 2.0));
-        assert_eq!(busy.points, [(1.0, 150.0)]);
+        let gpu = csv(&[
+            &[("seconds", "0"), (GPU_USED_BYTES, "1e9"), (GPU_UTIL_PCT, "10"), (RSS_BYTES, "9e9")],
+            &[("seconds", "0.1"), (GPU_USED_BYTES, "2e9")],
+            &[("seconds", "0.2"), (GPU_USED_BYTES, "3e9"), (GPU_UTIL_PCT, "90")],
+        ]);
+        let panel = read("x", &gpu).expect("two points and more");
+        assert_eq!(panel.memory, [(0.0, 1.0), (0.1, 2.0), (0.2, 3.0)]);
+        assert_eq!(panel.busy, [(0.0, 10.0), (0.2, 90.0)]);
+        let cpu = csv(&[
+            &[("seconds", "0"), (RSS_BYTES, "1e9"), (CPU_S, "7")],
+            &[("seconds", "1"), (RSS_BYTES, "2e9"), (CPU_S, "8.5")],
+        ]);
+        let panel = read("x", &cpu).expect("two points");
+        assert_eq!(panel.memory, [(0.0, 1.0), (1.0, 2.0)]);
+        assert_eq!(panel.busy, [(0.0, 150.0), (1.0, 150.0)]);
+        let chart = timeline([("a", cpu.as_str()), ("b", &gpu), ("a", &cpu)]).expect("two panels");
+        assert_eq!(chart.svg.matches("<path").count(), 4);
     }
 
     #[test]
     fn what_is_no_telemetry_draws_nothing() {
-        for csv in ["", "a,b\n1,2\n", "t_ms,rss_gb\n", "t_ms,rss_gb\n0,1\n", "\0\u{1}"] {
+        let one = csv(&[&[("seconds", "0"), (RSS_BYTES, "1")]]);
+        for csv in ["", "a,b\n1,2\n", "seconds,rss_bytes\n", &one, "\0\u{1}"] {
             assert!(timeline([("x", csv)]).is_none(), "{csv:?}");
         }
     }

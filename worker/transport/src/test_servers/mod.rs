@@ -17,6 +17,11 @@ pub use s3::S3Server;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+/// axe-core, the accessibility checker: a script to be run inside a page.
+pub fn axe_core() -> std::path::PathBuf {
+    fetch::AXE_CORE.path()
+}
+
 /// How long a server may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
