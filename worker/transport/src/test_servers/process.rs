@@ -1,8 +1,8 @@
 //! A child process that tests may kill, freeze and thaw, and that never outlives its owner.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 pub(super) struct Process {
     child: Child,
@@ -10,17 +10,23 @@ pub(super) struct Process {
 }
 
 impl Process {
+    /// A server, which writes all to one log.
     pub fn start(command: &mut Command, log: PathBuf) -> Self {
-        let file = fs::File::options()
+        let file = File::options()
             .create(true)
             .append(true)
             .open(&log)
             .unwrap_or_else(|error| panic!("cannot write {}: {error}", log.display()));
         let errors = file.try_clone().expect("a file handle can be cloned");
+        Self::spawn(command, file, errors, log)
+    }
+
+    /// `log` is what is shown of it when a test fails.
+    pub fn spawn(command: &mut Command, stdout: File, stderr: File, log: PathBuf) -> Self {
         let child = command
             .stdin(Stdio::null())
-            .stdout(file)
-            .stderr(errors)
+            .stdout(stdout)
+            .stderr(stderr)
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         Self { child, log }
@@ -33,8 +39,17 @@ impl Process {
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child of ours can be asked for")
+    }
+
     pub fn assert_running(&mut self) {
-        if let Ok(Some(status)) = self.child.try_wait() {
+        if let Some(status) = self.ended() {
             panic!("the server ended with {status}:\n{}", self.log_tail());
         }
     }
@@ -45,7 +60,7 @@ impl Process {
         let _ = self.child.wait();
     }
 
-    /// Sends SIGSTOP, SIGCONT or SIGTERM.
+    /// Sends SIGSTOP, SIGCONT, SIGINT or SIGTERM.
     pub fn signal(&self, signal: libc::c_int) {
         let pid = libc::pid_t::try_from(self.child.id()).expect("a process id fits its type");
         // SAFETY: `kill` takes any numbers; the child is ours and not yet waited for.
