@@ -47,17 +47,10 @@ pub fn code(error: &anyhow::Error) -> u8 {
 
 fn is_input(cause: &(dyn std::error::Error + 'static)) -> bool {
     if let Some(error) = cause.downcast_ref::<QueueError>() {
-        return match error {
-            QueueError::Unreachable { .. }
-            | QueueError::Unauthorized { .. }
-            | QueueError::Denied { .. }
-            | QueueError::TooLarge { .. }
-            | QueueError::Missing { .. } => true,
-            QueueError::LeaseLost | QueueError::Conflict | QueueError::Other { .. } => false,
-        };
+        return error.is_bad_input();
     }
     if let Some(error) = cause.downcast_ref::<StoreError>() {
-        return !matches!(error, StoreError::Other { .. });
+        return error.is_bad_input();
     }
     if let Some(error) = cause.downcast_ref::<ReadError>() {
         return match error {

@@ -4,6 +4,7 @@ mod common;
 
 use std::future::pending;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bakeoff_coordinator::collect::{Counts, Status, read};
@@ -187,6 +188,17 @@ async fn cancel_keeps_what_is_done_and_retry_takes_up_the_rest() {
     assert_eq!(bench.counts().await.done, 12);
 }
 
+/// Completes when it is asked for the last time: `watch` asks before each round, and looks at the store
+/// in the first.
+async fn after_rounds(rounds: u32) {
+    let mut asked = 0;
+    std::future::poll_fn(|_| {
+        asked += 1;
+        if asked == rounds { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn watch_ends_when_the_store_says_so_and_not_before() {
     let bench = Bench::new();
@@ -194,13 +206,8 @@ async fn watch_ends_when_the_store_says_so_and_not_before() {
     bench.publish(Scope::Open).await;
     let options = WatchOptions { republish: None, embedded: true };
     let (queue, objects) = (bench.queue.clone(), bench.objects.clone());
-    let interrupted = watch::watch(
-        queue.clone(),
-        objects.clone(),
-        &bench.plan,
-        &options,
-        tokio::time::sleep(Duration::from_millis(300)),
-    );
+    let interrupted =
+        watch::watch(queue.clone(), objects.clone(), &bench.plan, &options, after_rounds(4));
     assert_eq!(interrupted.await.unwrap(), Watched::Interrupted);
 
     let watched = watch::watch(queue, objects, &bench.plan, &options, pending());

@@ -11,9 +11,9 @@ use bakeoff_engine::source::hub::HubSettings;
 use bakeoff_proto::names;
 use bakeoff_transport::args::{NatsArgs, StoreArgs};
 use bakeoff_transport::logging::{self, LogArgs};
-use bakeoff_transport::queue::JobQueue;
+use bakeoff_transport::queue::{JobQueue, QueueError};
 use bakeoff_transport::queue::nats::NatsQueue;
-use bakeoff_transport::store;
+use bakeoff_transport::store::{self, StoreError};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use tokio::sync::watch;
@@ -24,7 +24,7 @@ use crate::engine_models::EngineModels;
 use crate::fetch::{self, FetchArgs};
 use crate::generate::{self, GenerateArgs};
 use crate::observe::{self, Health, Meters};
-use crate::run::{Stop, WorkerConfig, serve};
+use crate::run::{Stop, WorkerConfig, WorkerError, serve};
 use crate::telemetry::Gpu;
 
 /// Version and, where the build knows it, the commit.
@@ -134,7 +134,7 @@ pub fn command() -> clap::Command {
 /// Parses, runs, and turns the outcome into an exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let _logging = logging::start("bakeoff-worker", cli.logging, "info");
+    let _logging = logging::start("bakeoff-worker", cli.logging, "info,async_nats=off");
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -157,8 +157,19 @@ pub fn main() -> ExitCode {
     runtime.shutdown_background();
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
-        ExitCode::FAILURE
+        if error.chain().any(is_bad_input) { ExitCode::from(2) } else { ExitCode::FAILURE }
     })
+}
+
+/// As the coordinator has it: what the user can mend ends with 2.
+fn is_bad_input(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let of_queue = |error: &QueueError| error.is_bad_input();
+    cause.downcast_ref::<QueueError>().is_some_and(of_queue)
+        || cause.downcast_ref::<StoreError>().is_some_and(StoreError::is_bad_input)
+        || cause.downcast_ref::<WorkerError>().is_some_and(|error| match error {
+            WorkerError::Queue(error) => error.is_bad_input(),
+            WorkerError::Hung(_) => false,
+        })
 }
 
 async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {

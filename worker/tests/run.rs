@@ -405,7 +405,7 @@ async fn draining_finishes_the_cell_and_hands_the_rest_back() {
     worker.leave().await.unwrap();
     assert_eq!(records(store.as_ref(), &job).await.len(), 1);
     // Handed back, not left to lapse.
-    let stats = queue.stats().await.unwrap();
+    let stats = queue.stats(&[]).await.unwrap();
     assert_eq!((stats.pending, stats.in_flight), (1, 0));
     let (attempt, _) = queue.load_attempt(&job).await.unwrap().unwrap();
     assert_eq!(attempt.fruitless, 0);
@@ -427,7 +427,7 @@ async fn a_job_of_a_later_version_is_left_to_a_newer_worker() {
     })
     .await;
     worker.leave().await.unwrap();
-    let stats = queue.stats().await.unwrap();
+    let stats = queue.stats(&[]).await.unwrap();
     assert_eq!((stats.pending, stats.in_flight), (1, 0));
     assert!(failures(store.as_ref(), &later).await.is_empty());
     assert_eq!(script.opened.load(Ordering::SeqCst), 0);

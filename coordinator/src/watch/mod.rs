@@ -4,13 +4,13 @@
 pub mod board;
 mod display;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bakeoff_proto::{JobEvent, JobId, JobPhase};
-use bakeoff_transport::queue::{JobQueue, QueueSettings};
+use bakeoff_proto::{JobEvent, JobId, JobPhase, names};
+use bakeoff_transport::queue::{JobQueue, QueueError, QueueSettings};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::ObjectStore;
@@ -26,8 +26,11 @@ const STORE_INTERVAL: Duration = Duration::from_secs(3);
 /// An event that promises a change lets the store be listed at once, but not more often than this.
 const STORE_MIN_INTERVAL: Duration = Duration::from_millis(250);
 const QUEUE_INTERVAL: Duration = Duration::from_secs(2);
-/// So many looks at the queue in a row must agree before a person is told.
-const LOOKS: u32 = 3;
+/// A worker of two classes waits at each for a second in turn: while none is seen, the queue is looked
+/// at more often than that.
+const SUSPICIOUS_INTERVAL: Duration = Duration::from_millis(350);
+/// A condition must hold for so long before a person is told.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// A warning that still holds is repeated after this time.
 const REPEAT: Duration = Duration::from_secs(60);
 
@@ -93,9 +96,12 @@ struct Watch<'a> {
     progress: Progress,
     store_due: Instant,
     queue_due: Instant,
-    idle: Repeated,
-    lost: Repeated,
-    store_trouble: Repeated,
+    /// The last event of this sweep, or the start of watching.
+    heard: Instant,
+    idle: Held,
+    lost: Held,
+    queue_trouble: Held,
+    store_trouble: Held,
 }
 
 impl<'a> Watch<'a> {
@@ -118,9 +124,11 @@ impl<'a> Watch<'a> {
             progress: Progress::default(),
             store_due: now,
             queue_due: now + QUEUE_INTERVAL,
-            idle: Repeated::default(),
-            lost: Repeated::default(),
-            store_trouble: Repeated::default(),
+            heard: now,
+            idle: Held::default(),
+            lost: Held::default(),
+            queue_trouble: Held::default(),
+            store_trouble: Held::default(),
         }
     }
 
@@ -135,6 +143,7 @@ impl<'a> Watch<'a> {
     }
 
     fn on_event(&mut self, event: &JobEvent) {
+        self.heard = Instant::now();
         if let Some(told) = self.board.apply(event) {
             self.display.tell(&told);
         }
@@ -176,7 +185,7 @@ impl<'a> Watch<'a> {
                 match publish::settled(self.queue.as_ref(), self.plan, &self.progress).await {
                     Ok(settled) => Ok(settled),
                     Err(error) => {
-                        if self.store_trouble.due(LOOKS) {
+                        if self.store_trouble.due() {
                             self.display.warn(&error.to_string());
                         }
                         Ok(false)
@@ -186,7 +195,7 @@ impl<'a> Watch<'a> {
             // Workers retry for minutes; a watcher that gave up at once would tell a sweep dead
             // that is not.
             Err(error) => {
-                if self.store_trouble.due(LOOKS) {
+                if self.store_trouble.due() {
                     self.display.warn(&format!("the store does not answer: {error}"));
                 }
                 Ok(false)
@@ -198,28 +207,65 @@ impl<'a> Watch<'a> {
         if self.options.embedded {
             return;
         }
-        let (stats, open) =
-            match futures::join!(self.queue.stats(), self.queue.open_jobs(&self.plan.sweep.name)) {
-                (Ok(stats), Ok(open)) => (stats, open),
-                (Err(error), _) | (_, Err(error)) => {
-                    if self.idle.due(LOOKS) {
-                        self.display.warn(&error.to_string());
+        match self.unserved().await {
+            Ok((open, told)) => {
+                self.queue_trouble.clear();
+                match told {
+                    Some(told) => {
+                        self.queue_due = Instant::now() + SUSPICIOUS_INTERVAL;
+                        if self.idle.due() {
+                            self.display.warn(&told);
+                        }
                     }
-                    return;
+                    None => self.idle.clear(),
                 }
-            };
-        if stats.waiting_workers == 0 && stats.in_flight == 0 && !open.is_empty() {
-            if self.idle.due(LOOKS) {
-                self.display.warn(&format!(
-                    "{} {} waiting and no worker is pulling: start one with `worker run --nats … --store …`",
-                    open.len(),
-                    if open.len() == 1 { "job is" } else { "jobs are" }
-                ));
+                self.look_for_lost_jobs(open).await;
             }
-        } else {
-            self.idle.clear();
+            Err(error) => {
+                if self.queue_trouble.due() {
+                    self.display.warn(&error.to_string());
+                }
+            }
         }
-        self.look_for_lost_jobs(open).await;
+    }
+
+    /// The jobs that the queue knows, and a sentence if some of them have nobody to take them.
+    async fn unserved(&self) -> Result<(Vec<JobId>, Option<String>), QueueError> {
+        let open = self.queue.open_jobs(&self.plan.sweep.name).await?;
+        let mut by_class: BTreeMap<&str, usize> = BTreeMap::new();
+        for planned in &self.plan.jobs {
+            if open.contains(&planned.job.id) {
+                *by_class.entry(&planned.job.gpu_class).or_default() += 1;
+            }
+        }
+        for (class, jobs) in by_class {
+            // Whoever waits for a class of its own takes `any` in turn.
+            let asked = match class {
+                names::ANY_CLASS => Vec::new(),
+                class => vec![class.to_owned()],
+            };
+            let stats = self.queue.stats(&asked).await?;
+            let silent = self.heard.elapsed();
+            let taken = match stats.in_flight {
+                0 => String::new(),
+                // Told at every step: whoever is silent for longer than a lease may be gone.
+                _ if silent > stats.lease + PATIENCE => {
+                    let seconds = silent.as_secs();
+                    format!(" (one was taken, and nothing was heard of this sweep for {seconds} s)")
+                }
+                _ => continue,
+            };
+            if stats.waiting_workers == 0 {
+                let are = if jobs == 1 { "job is" } else { "jobs are" };
+                let of =
+                    if asked.is_empty() { String::new() } else { format!(" of class {class}") };
+                let told = format!(
+                    "{jobs} {are} waiting and no worker{of} is pulling{taken}: start one with `worker run --nats … --store …`"
+                );
+                return Ok((open, Some(told)));
+            }
+        }
+        Ok((open, None))
     }
 
     /// Jobs with open cells that the queue does not know.
@@ -235,7 +281,7 @@ impl<'a> Watch<'a> {
             self.lost.clear();
             return;
         }
-        if !self.lost.due(LOOKS) {
+        if !self.lost.due() {
             return;
         }
         let Some(settings) = &self.options.republish else {
@@ -255,22 +301,22 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// A condition that is told once it has held for several looks, and again after a while.
+/// A condition that is told once it has held for a while, and again after a longer one.
 #[derive(Debug, Default)]
-struct Repeated {
-    looks: u32,
+struct Held {
+    since: Option<Instant>,
     told: Option<Instant>,
 }
 
-impl Repeated {
-    fn due(&mut self, looks: u32) -> bool {
-        self.looks += 1;
+impl Held {
+    /// The condition holds now: is it time to tell?
+    fn due(&mut self) -> bool {
+        let held = self.since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE;
         let silent = self.told.is_none_or(|told| told.elapsed() >= REPEAT);
-        if self.looks >= looks && silent {
+        if held && silent {
             self.told = Some(Instant::now());
-            return true;
         }
-        false
+        held && silent
     }
 
     fn clear(&mut self) {

@@ -212,7 +212,7 @@ async fn the_two_users_can_run_a_sweep() {
     assert_eq!(coordinator.publish(&first).await.unwrap(), Published::AlreadyQueued);
     let open = coordinator.open_jobs(&sweep()).await.unwrap();
     assert_eq!(open, std::slice::from_ref(&first.id));
-    assert_eq!(coordinator.stats().await.unwrap().pending, 1);
+    assert_eq!(coordinator.stats(&[]).await.unwrap().pending, 1);
     let mut events = coordinator.events(&sweep()).await.unwrap();
 
     let held = worker.pull(&classes(), SOON).await.unwrap().expect("the job is delivered");
@@ -268,7 +268,7 @@ async fn a_worker_is_told_that_it_is_no_coordinator() {
     denied("$JS.API.STREAM.UPDATE.BAKEOFF_JOBS", worker.prepare(&settings, &classes())).await;
     denied("bakeoff.jobs.any.", worker.publish(&job("y"))).await;
     denied("$JS.API.STREAM.INFO.BAKEOFF_JOBS", worker.open_jobs(&sweep())).await;
-    denied("$JS.API.STREAM.INFO.BAKEOFF_JOBS", worker.stats()).await;
+    denied("$JS.API.STREAM.INFO.BAKEOFF_JOBS", worker.stats(&[])).await;
     denied("$JS.API.STREAM.INFO.BAKEOFF_EVENTS", async {
         worker.events(&sweep()).await.map(|_| "events")
     })
@@ -378,7 +378,7 @@ async fn whoever_holds_a_seed_can_do_no_more_than_its_user() {
         }
     }
     assert_eq!(coordinator.open_jobs(&sweep()).await.unwrap(), [queued.id]);
-    assert_eq!(coordinator.stats().await.unwrap().pending, 1);
+    assert_eq!(coordinator.stats(&[]).await.unwrap().pending, 1);
 }
 
 async fn refused(

@@ -117,8 +117,11 @@ async fn a_lapsed_lease_is_delivered_again(queue: &dyn JobQueue) {
     let first = next(queue).await;
     assert_eq!(first.delivered(), 1);
     assert_eq!(parsed(first.as_ref()), job);
-    let stats = queue.stats().await.unwrap();
-    assert_eq!((stats.pending, stats.in_flight), (0, 1));
+    for (classes, in_flight) in [(vec![], 1), (vec!["cpu".into()], 1), (vec!["any".into()], 0)] {
+        let stats = queue.stats(&classes).await.unwrap();
+        assert_eq!((stats.pending, stats.in_flight), (0, in_flight), "{classes:?}");
+    }
+    assert_eq!(queue.stats(&[]).await.unwrap().lease, ACK_WAIT);
     let second = next(queue).await;
     assert_eq!(second.delivered(), 2);
     second.ack().await.unwrap();
@@ -154,7 +157,7 @@ async fn an_ended_job_is_gone(queue: &dyn JobQueue) {
     queue.publish(&job(&sweep("term"), "any", "x")).await.unwrap();
     next(queue).await.term("no such\nmodel").await.unwrap();
     nothing_for(queue, ACK_WAIT * 2).await;
-    let stats = queue.stats().await.unwrap();
+    let stats = queue.stats(&[]).await.unwrap();
     assert_eq!((stats.pending, stats.in_flight), (0, 0));
 }
 
@@ -228,7 +231,7 @@ async fn a_watcher_sees_the_latest_event_and_then_the_live_ones(queue: &dyn JobQ
     queue.emit(&event(&jobs[1], JobPhase::Done)).await.unwrap();
     // The broker stores events without being asked to confirm: a confirmed request after them
     // on the same connection says that they have arrived.
-    queue.stats().await.unwrap();
+    queue.stats(&[]).await.unwrap();
     let mut events = queue.events(&sweep).await.unwrap();
     let mut latest = Vec::new();
     for _ in 0..2 {

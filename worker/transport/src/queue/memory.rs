@@ -41,7 +41,8 @@ struct State {
     attempts: HashMap<String, (Attempt, u64)>,
     latest_events: HashMap<SweepName, BTreeMap<JobId, JobEvent>>,
     cancelled: HashMap<SweepName, watch::Sender<bool>>,
-    waiting: u64,
+    /// The classes of each worker that waits.
+    waiting: Vec<Vec<String>>,
 }
 
 struct Entry {
@@ -90,7 +91,7 @@ impl MemoryQueue {
             attempts: HashMap::new(),
             latest_events: HashMap::new(),
             cancelled: HashMap::new(),
-            waiting: 0,
+            waiting: Vec::new(),
         };
         let (events, _) = broadcast::channel(EVENT_BUFFER);
         Self {
@@ -132,18 +133,25 @@ impl State {
 }
 
 /// Counts a worker as waiting while it lives.
-struct Waiting<'a>(&'a Shared);
+struct Waiting<'a> {
+    shared: &'a Shared,
+    classes: Vec<String>,
+}
 
 impl<'a> Waiting<'a> {
-    fn new(shared: &'a Shared) -> Self {
-        shared.lock().waiting += 1;
-        Self(shared)
+    fn new(shared: &'a Shared, classes: &[String]) -> Self {
+        let classes: Vec<_> = classes.iter().map(|class| names::class_token(class)).collect();
+        shared.lock().waiting.push(classes.clone());
+        Self { shared, classes }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.lock().waiting -= 1;
+        let waiting = &mut self.shared.lock().waiting;
+        if let Some(own) = waiting.iter().position(|classes| *classes == self.classes) {
+            waiting.swap_remove(own);
+        }
     }
 }
 
@@ -192,15 +200,20 @@ impl JobQueue for MemoryQueue {
         Ok(of_sweep.map(|entry| entry.job.clone()).collect())
     }
 
-    async fn stats(&self) -> Result<QueueStats, QueueError> {
+    async fn stats(&self, classes: &[String]) -> Result<QueueStats, QueueError> {
         let state = self.shared.lock();
         let now = Instant::now();
+        let tokens: Vec<_> = classes.iter().map(|class| names::class_token(class)).collect();
+        let asked = |class: &String| tokens.is_empty() || tokens.contains(class);
         let held = |entry: &&Entry| matches!(entry.available, Available::At { when, leased: true } if when > now);
-        let in_flight = state.jobs.values().filter(held).count() as u64;
+        let entries = || state.jobs.values().filter(|entry| asked(&entry.class));
+        let in_flight = entries().filter(held).count() as u64;
+        let waiting = state.waiting.iter().filter(|of_worker| of_worker.iter().any(asked));
         Ok(QueueStats {
-            pending: state.jobs.len() as u64 - in_flight,
+            pending: entries().count() as u64 - in_flight,
             in_flight,
-            waiting_workers: state.waiting,
+            waiting_workers: waiting.count() as u64,
+            lease: state.ack_wait,
         })
     }
 
@@ -240,7 +253,7 @@ impl JobQueue for MemoryQueue {
         wait: Duration,
     ) -> Result<Option<Box<dyn Delivery>>, QueueError> {
         let deadline = Instant::now() + wait;
-        let _waiting = Waiting::new(&self.shared);
+        let _waiting = Waiting::new(&self.shared, classes);
         loop {
             // Armed before the look, so that a job published in between wakes us.
             let changed = self.shared.changed.notified();

@@ -28,15 +28,18 @@ pub enum Published {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Revision(pub u64);
 
-/// What the queue holds, for "no worker is pulling" and for progress.
+/// What the queue holds of some GPU classes, for "no worker is pulling" and for progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct QueueStats {
     /// Jobs waiting for a worker.
     pub pending: u64,
-    /// Jobs held by a worker (or whose lease has not lapsed yet).
+    /// Jobs given to a worker and not ended. The broker counts a lapsed lease here too, until the
+    /// job is given to the next worker.
     pub in_flight: u64,
-    /// Workers waiting for a job right now.
+    /// Workers waiting for a job right now. One that serves two classes waits at each in turn.
     pub waiting_workers: u64,
+    /// How long a silent worker keeps a job; the longest of the classes.
+    pub lease: Duration,
 }
 
 /// How the queue is laid out; the coordinator's to decide.
@@ -75,6 +78,8 @@ pub enum QueueError {
         "the broker at {url} refused the credentials: {message}; check the credentials file, nkey or user"
     )]
     Unauthorized { url: String, message: String },
+    #[error("no secure connection to the broker at {url}: {message}")]
+    Tls { url: String, message: String },
     #[error("the broker denied {operation}: {message}; the user's permissions lack it")]
     Denied { operation: String, message: String },
     #[error(
@@ -93,6 +98,21 @@ pub enum QueueError {
     Other { operation: String, message: String },
 }
 
+impl QueueError {
+    /// Whether a setting, a credential or a sweep has to be changed: exit code 2 of both programs.
+    pub fn is_bad_input(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::Unauthorized { .. }
+            | Self::Tls { .. }
+            | Self::Denied { .. }
+            | Self::TooLarge { .. }
+            | Self::Missing { .. } => true,
+            Self::LeaseLost | Self::Conflict | Self::Other { .. } => false,
+        }
+    }
+}
+
 /// Both sides of the queue.
 #[async_trait]
 pub trait JobQueue: Send + Sync + 'static {
@@ -108,7 +128,8 @@ pub trait JobQueue: Send + Sync + 'static {
     /// Ids of the jobs of a sweep that are queued or being worked on.
     async fn open_jobs(&self, sweep: &SweepName) -> Result<Vec<JobId>, QueueError>;
 
-    async fn stats(&self) -> Result<QueueStats, QueueError>;
+    /// Figures of these GPU classes; of all, if none is named.
+    async fn stats(&self, classes: &[String]) -> Result<QueueStats, QueueError>;
 
     /// Events of a sweep: the latest of each job first, then as they come.
     async fn events(&self, sweep: &SweepName) -> Result<BoxStream<'static, JobEvent>, QueueError>;

@@ -47,6 +47,11 @@ impl StoreError {
         }
     }
 
+    /// Whether a setting or a credential has to be changed: exit code 2 of both programs.
+    pub fn is_bad_input(&self) -> bool {
+        !matches!(self, Self::Other { .. })
+    }
+
     /// Whether the same call may succeed later without anybody changing a setting.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Other { .. })

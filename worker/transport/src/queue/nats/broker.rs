@@ -17,6 +17,7 @@ use bakeoff_proto::names;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
+use super::tls;
 use crate::args::NatsArgs;
 use crate::queue::QueueError;
 
@@ -76,8 +77,13 @@ impl Broker {
                 ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
                     return Err(QueueError::Unauthorized { url, message: chain(&error) });
                 }
-                ConnectErrorKind::ServerParse | ConnectErrorKind::Tls => {
-                    return Err(unreachable(chain(&error)));
+                ConnectErrorKind::ServerParse => return Err(unreachable(chain(&error))),
+                ConnectErrorKind::Tls => {
+                    return Err(QueueError::Tls { url, message: chain(&error) });
+                }
+                // A handshake that failed will fail again.
+                _ if let Some(message) = tls::refusal(&error) => {
+                    return Err(QueueError::Tls { url, message });
                 }
                 _ if Instant::now() + pause >= deadline => {
                     return Err(unreachable(chain(&error)));
@@ -247,10 +253,23 @@ async fn options(
         let seed = tokio::fs::read_to_string(path)
             .await
             .map_err(|error| unauthorized(format!("{}: {error}", path.display())))?;
-        options = options.nkey(seed.trim().to_owned());
+        let seed = seed.trim();
+        if !is_nkey_seed(seed) {
+            let message =
+                format!("{} holds no nkey seed (58 characters that start with SU)", path.display());
+            return Err(unauthorized(message));
+        }
+        options = options.nkey(seed.to_owned());
     }
     if let Some((user, password)) = args.user() {
         options = options.user_and_password(user, password);
+    }
+    for path in [&args.nats_ca, &args.nats_cert, &args.nats_key].into_iter().flatten() {
+        // The library would not say which file it is.
+        tokio::fs::File::open(path).await.map_err(|error| QueueError::Tls {
+            url: url.to_owned(),
+            message: format!("{}: {error}", path.display()),
+        })?;
     }
     if let Some(ca) = &args.nats_ca {
         options = options.add_root_certificates(ca.clone()).require_tls(true);
@@ -259,6 +278,12 @@ async fn options(
         options = options.add_client_certificate(cert.clone(), key.clone()).require_tls(true);
     }
     Ok(options)
+}
+
+/// A user's seed as nkeys are written; the library tells no reason when it is none.
+fn is_nkey_seed(text: &str) -> bool {
+    let base32 = |b: u8| matches!(b, b'A'..=b'Z' | b'2'..=b'7');
+    text.len() == 58 && text.starts_with("SU") && text.bytes().all(base32)
 }
 
 impl Refusals {

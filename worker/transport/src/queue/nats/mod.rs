@@ -4,6 +4,7 @@
 mod broker;
 mod delivery;
 mod setup;
+mod tls;
 mod watching;
 
 use std::collections::HashMap;
@@ -204,7 +205,7 @@ impl JobQueue for NatsQueue {
         Ok(found.iter().filter_map(|(subject, _)| id(subject)).collect())
     }
 
-    async fn stats(&self) -> Result<QueueStats, QueueError> {
+    async fn stats(&self, classes: &[String]) -> Result<QueueStats, QueueError> {
         let broker = &self.inner.broker;
         let operation = "reading the consumers' state";
         let jobs = self.jobs().await?;
@@ -213,8 +214,13 @@ impl JobQueue for NatsQueue {
             .unless_denied(operation, "CONSUMER.LIST", list)
             .await?
             .map_err(|error| broker.failed(operation, &error))?;
+        let names: Vec<_> = classes.iter().map(|class| names::consumer_name(class)).collect();
         let mut stats = QueueStats::default();
         for consumer in consumers {
+            if !names.is_empty() && !names.contains(&consumer.name) {
+                continue;
+            }
+            stats.lease = stats.lease.max(consumer.config.ack_wait);
             stats.pending += consumer.num_pending;
             stats.in_flight += consumer.num_ack_pending as u64;
             stats.waiting_workers += consumer.num_waiting as u64;
