@@ -1,0 +1,7 @@
+//! The product as it runs on a cluster: `coordinator` and `worker` as processes, a real broker, a
+//! real store. What each command says, and the exit code it says it with.
+
+mod access;
+mod bench;
+mod commands;
+mod proof;
