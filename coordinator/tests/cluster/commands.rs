@@ -94,6 +94,61 @@ fn a_sweep_that_nobody_works_on_says_so_and_can_be_cancelled_retried_and_deleted
     assert!(missing.stderr.contains("`long`"), "{}", missing.stderr);
 }
 
+/// A worker that waits for other jobs is none for these; and one that has died holds its job for as
+/// long as nobody else asks for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_of_another_class_and_dead_ones_do_not_count() {
+    let bench = Bench::new();
+    bench.sweep("gpu.toml", &LONG.replace("[queue]", "[queue]\ngpu_class = \"NVIDIA H100\""));
+    bench.run(&["submit", "gpu.toml", "--as", "gpu"]).expect(0);
+    let mut worker = bench.worker("w");
+    let watching = Program::start(&mut bench.coordinator(&["watch", "gpu"]));
+    watching.wait_for_stderr("no worker of class nvidia-h100 is pulling", LIMIT);
+    drop(watching);
+    bench.run(&["cancel", "gpu"]).expect(0);
+
+    bench.sweep("long.toml", LONG);
+    bench.run(&["submit", "long.toml", "--ack-wait", "1"]).expect(0);
+    let queue = bench.queue().await;
+    let mut events = events(&queue, "long").await;
+    wait_for(&mut events, "that a cell is generated", decoding(900)).await;
+    worker.kill();
+    let watching = Program::start(&mut bench.coordinator(&["watch", "long"]));
+    watching.wait_for_stderr("no worker is pulling (one was taken, and nothing was heard", LIMIT);
+    let _next = bench.worker("next");
+    let watched = ended(watching).expect(0);
+    assert!(watched.stdout.starts_with("long: 2 of 2 done\n"), "{}", watched.stdout);
+}
+
+/// Killed while it watches: the same command goes on where the other stopped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_killed_in_the_middle_is_taken_over_by_the_next() {
+    let bench = Bench::new();
+    bench.sweep("long.toml", LONG);
+    let _worker = bench.worker("w");
+    let mut first = Program::start(&mut bench.coordinator(&["run", "long.toml"]));
+    let queue = bench.queue().await;
+    let mut events = events(&queue, "long").await;
+    wait_for(&mut events, "that a cell is generated", decoding(900)).await;
+    first.kill();
+    let second = bench.run(&["run", "long.toml", "--json"]).expect(0).json();
+    assert_eq!(second["counts"]["done"], 2);
+    let csv = std::fs::read(bench.results().join("long/long_summary.csv")).unwrap();
+    let third = bench.run(&["run", "long.toml"]).expect(0).stdout;
+    assert!(third.starts_with("2 of 2 already done; "), "{third}");
+    assert_eq!(std::fs::read(bench.results().join("long/long_summary.csv")).unwrap(), csv);
+
+    // What no record names is shown, and goes when it is asked for.
+    let orphan = bench.results().join("long/tiny-qwen2__p__r1__20200101_000000.md");
+    std::fs::write(&orphan, "left behind").unwrap();
+    let shown = bench.run(&["collect", "long"]).expect(0).stderr;
+    assert!(shown.contains(orphan.to_str().unwrap()) && shown.contains("--prune"), "{shown}");
+    let pruned = bench.run(&["collect", "long", "--prune", "--json"]).expect(0).json();
+    assert_eq!(pruned["orphans"], json!([]));
+    assert!(!orphan.exists());
+    assert_eq!(files(&bench.results().join("long"), ".md"), 3, "two outputs and the report");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelling_stops_a_running_job_at_a_token_and_a_retry_does_it_afresh() {
     let bench = Bench::new();
