@@ -8,12 +8,16 @@ use std::collections::BTreeSet;
 use bakeoff_proto::{CellId, Failure, FailureKind, Job, JobId, SCHEMA_VERSION, SweepName, names};
 use bakeoff_transport::queue::{JobQueue, Published, QueueError, QueueSettings};
 use bakeoff_transport::store::{self, Created};
+use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use object_store::ObjectStore;
 use tracing::Instrument;
 
 use crate::collect::read::{self, Progress, ReadError};
 use crate::plan::{Plan, differences};
+
+/// Failures written at once.
+const PARALLEL: usize = 16;
 
 /// Another plan is stored under the name.
 #[derive(Debug, thiserror::Error)]
@@ -168,7 +172,7 @@ pub async fn cancel(
     let in_queue: BTreeSet<JobId> = queue.open_jobs(name).await?.into_iter().collect();
     queue.cancel(name).await?;
     let progress = read::progress(store, name).await?;
-    let mut marked = 0;
+    let mut marks = Vec::new();
     for planned in &plan.jobs {
         let job = &planned.job;
         let latest = job.cells.iter().filter_map(|c| progress.failed.get(&c.id)).max().copied();
@@ -179,10 +183,11 @@ pub async fn cancel(
                 Some(_) => continue,
                 None => latest.unwrap_or(1),
             };
-            write_cancelled(store, job, &cell.id, generation, now).await?;
-            marked += 1;
+            marks.push(write_cancelled(store, job, &cell.id, generation, now));
         }
     }
+    let marked = marks.len();
+    stream::iter(marks).buffer_unordered(PARALLEL).try_collect::<()>().await?;
     Ok(marked)
 }
 

@@ -19,7 +19,7 @@ impl Display {
             return Self::Log;
         }
         let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{spinner} {prefix:28!}  {msg}")
+        let style = ProgressStyle::with_template("{spinner} {prefix:28!}  {wide_msg}")
             .expect("the template is a constant that a test draws");
         let lines = board
             .lines

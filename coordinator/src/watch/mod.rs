@@ -284,6 +284,17 @@ impl<'a> Watch<'a> {
         if !self.lost.due() {
             return;
         }
+        // Somebody is cancelling the sweep and has not marked all its cells yet, or never will.
+        match self.queue.is_cancelled(&self.plan.sweep.name).await {
+            Ok(false) => {}
+            Ok(true) => {
+                let name = &self.plan.sweep.name;
+                return self.display.warn(&format!(
+                    "the sweep was cancelled, but {lost} of its jobs are not marked: finish with `coordinator cancel {name}`, or go on with `coordinator retry {name}`"
+                ));
+            }
+            Err(error) => return self.display.warn(&error.to_string()),
+        }
         let Some(settings) = &self.options.republish else {
             self.display.warn(&format!(
                 "{lost} of the jobs are neither queued nor done: publish them again with `coordinator submit`"

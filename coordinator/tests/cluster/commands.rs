@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bakeoff_proto::JobPhase;
-use bakeoff_transport::test_servers::Program;
+use bakeoff_transport::test_servers::{Program, wait_until};
 use serde_json::json;
 
 use super::bench::{Bench, LIMIT, decoding, ended, events, files, wait_for};
@@ -118,6 +118,27 @@ async fn workers_of_another_class_and_dead_ones_do_not_count() {
     let _next = bench.worker("next");
     let watched = ended(watching).expect(0);
     assert!(watched.stdout.starts_with("long: 2 of 2 done\n"), "{}", watched.stdout);
+}
+
+/// The broker dies while a sweep is watched; worker and coordinator wait for it and go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_outlives_its_brokers_death_and_return() {
+    let mut bench = Bench::new();
+    bench.sweep("long.toml", LONG);
+    let _worker = bench.worker("w");
+    let args = ["run", "long.toml", "--ack-wait", "1", "--json"];
+    let run = Program::start(&mut bench.coordinator(&args));
+    let queue = bench.queue().await;
+    let mut events = events(&queue, "long").await;
+    wait_for(&mut events, "that a cell is generated", decoding(900)).await;
+    bench.server.kill();
+    let metrics = bench.results().join("long/metrics");
+    wait_until("a cell is recorded without a broker", LIMIT, || files(&metrics, ".json") > 0);
+    bench.server.restart();
+    let ended = ended(run).expect(0);
+    assert_eq!(ended.json()["counts"]["done"], 2);
+    // Told by an event that came after the return.
+    assert!(ended.stderr.contains("p run 2 done, "), "{}", ended.stderr);
 }
 
 /// Killed while it watches: the same command goes on where the other stopped.

@@ -198,7 +198,10 @@ async fn a_cancelled_sweep_leaves_the_queue(queue: &dyn JobQueue) {
     queue.publish(&job(&stays, "any", "other")).await.unwrap();
     let mut cancelled = queue.watch_cancel(&gone).await.unwrap();
     assert!(!*cancelled.borrow());
+    assert!(!queue.is_cancelled(&gone).await.unwrap());
     queue.cancel(&gone).await.unwrap();
+    assert!(queue.is_cancelled(&gone).await.unwrap());
+    assert!(!queue.is_cancelled(&stays).await.unwrap());
     let told = tokio::time::timeout(SOON, cancelled.wait_for(|now| *now)).await;
     assert!(told.is_ok_and(|told| told.is_ok()), "the holder was not told");
     held.term("cancelled").await.unwrap();
@@ -209,6 +212,7 @@ async fn a_cancelled_sweep_leaves_the_queue(queue: &dyn JobQueue) {
     assert_eq!(parsed(other.as_ref()).sweep, stays);
     other.ack().await.unwrap();
     queue.clear_cancel(&gone).await.unwrap();
+    assert!(!queue.is_cancelled(&gone).await.unwrap());
     let lifted = tokio::time::timeout(SOON, cancelled.wait_for(|now| !*now)).await;
     assert!(lifted.is_ok_and(|lifted| lifted.is_ok()), "the lifting was not told");
 }

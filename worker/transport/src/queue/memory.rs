@@ -242,6 +242,10 @@ impl JobQueue for MemoryQueue {
         Ok(())
     }
 
+    async fn is_cancelled(&self, sweep: &SweepName) -> Result<bool, QueueError> {
+        Ok(*self.shared.lock().cancel_sender(sweep).borrow())
+    }
+
     async fn clear_cancel(&self, sweep: &SweepName) -> Result<(), QueueError> {
         self.shared.lock().cancel_sender(sweep).send_replace(false);
         Ok(())

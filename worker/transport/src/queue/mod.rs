@@ -137,6 +137,9 @@ pub trait JobQueue: Send + Sync + 'static {
     /// Drops the queued jobs of a sweep and tells the workers to stop those they hold.
     async fn cancel(&self, sweep: &SweepName) -> Result<(), QueueError>;
 
+    /// Whether a cancellation of the sweep stands.
+    async fn is_cancelled(&self, sweep: &SweepName) -> Result<bool, QueueError>;
+
     /// Lifts a cancellation, so that a later submission of the sweep runs.
     async fn clear_cancel(&self, sweep: &SweepName) -> Result<(), QueueError>;
 

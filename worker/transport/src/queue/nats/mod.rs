@@ -248,6 +248,17 @@ impl JobQueue for NatsQueue {
         Ok(())
     }
 
+    async fn is_cancelled(&self, sweep: &SweepName) -> Result<bool, QueueError> {
+        let broker = &self.inner.broker;
+        let operation = format!("asking whether {sweep} is cancelled");
+        let get = self.control().await?.get(names::control_key(sweep));
+        let found = broker
+            .unless_denied(&operation, names::CONTROL_BUCKET, get)
+            .await?
+            .map_err(|error| broker.failed(&operation, &error))?;
+        Ok(found.is_some())
+    }
+
     async fn clear_cancel(&self, sweep: &SweepName) -> Result<(), QueueError> {
         let broker = &self.inner.broker;
         let operation = format!("lifting the cancellation of {sweep}");
