@@ -311,7 +311,12 @@ fn a_store_that_refuses_is_told_with_what_to_check() {
     );
     place.both_refused(
         &as_user("s3://nothing/a", key, secret),
-        &["nothing", "does not exist: create it, or correct --store"],
+        &["the bucket of s3://nothing/a does not exist: create it, or correct --store"],
+    );
+    // Whatever the machine's metadata service says, if there is one.
+    place.both_refused(
+        &as_user("s3://results/a", key, secret)[..4],
+        &["no credentials for the object store: set AWS_ACCESS_KEY_ID"],
     );
     let [port] = free_ports();
     let away = format!("http://127.0.0.1:{port}");

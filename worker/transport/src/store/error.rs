@@ -17,6 +17,10 @@ pub enum StoreError {
         "{operation}: the object store {store} refused the credentials: {message}; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the web identity), and that they may read, list and write there"
     )]
     Denied { store: String, operation: String, message: String },
+    #[error(
+        "no credentials for the object store: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or a web identity); this machine's own role gave none either: {message}"
+    )]
+    NoCredentials { message: String },
     #[error("the bucket of {store} does not exist: create it, or correct --store ({message})")]
     BucketMissing { store: String, message: String },
     #[error("the folder {path} cannot be used as a store: {message}; choose another with --store")]
@@ -45,6 +49,18 @@ impl StoreError {
             }
             _ => Self::Other { store, operation, message },
         }
+    }
+
+    /// The same error, told of the store by the address that the user knows.
+    pub(super) fn about(mut self, address: String) -> Self {
+        match &mut self {
+            Self::Unreachable { store, .. }
+            | Self::Denied { store, .. }
+            | Self::BucketMissing { store, .. }
+            | Self::Other { store, .. } => *store = address,
+            Self::BadUrl { .. } | Self::Folder { .. } | Self::NoCredentials { .. } => {}
+        }
+        self
     }
 
     /// Whether a setting or a credential has to be changed: exit code 2 of both programs.

@@ -38,9 +38,15 @@ pub async fn open(args: &StoreArgs) -> Result<Arc<dyn ObjectStore>, StoreError> 
     };
     if let Some(place) = url.strip_prefix("s3://") {
         let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
-        let store = s3(args, url, bucket, prefix.trim_matches('/'))?;
-        probe(store.as_ref()).await?;
-        return Ok(store);
+        let prefix = prefix.trim_matches('/');
+        let store = s3(args, url, bucket, prefix)?;
+        return match probe(store.as_ref()).await {
+            Ok(()) => Ok(store),
+            Err(error) if error.is_transient() && !has_credentials(args) => {
+                Err(StoreError::NoCredentials { message: error.to_string() })
+            }
+            Err(error) => Err(error.about(format!("s3://{bucket}/{prefix}"))),
+        };
     }
     if url == "memory://" || url == "memory:" {
         return Ok(memory());
@@ -101,6 +107,17 @@ fn s3(
     }
     let prefix = Path::parse(prefix).map_err(|error| bad(error.to_string()))?;
     Ok(Arc::new(PrefixStore::new(store, prefix)))
+}
+
+/// Whether anything names credentials. If nothing does, the library asks the machine's metadata service.
+fn has_credentials(args: &StoreArgs) -> bool {
+    const NAMES: [&str; 4] = [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    ];
+    args.static_credentials.is_some() || NAMES.iter().any(|name| std::env::var_os(name).is_some())
 }
 
 /// Reads a key that is not there: any other answer than "not there" is an error worth telling.
