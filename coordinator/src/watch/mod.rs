@@ -249,7 +249,7 @@ impl<'a> Watch<'a> {
             let taken = match stats.in_flight {
                 0 => String::new(),
                 // Told at every step: whoever is silent for longer than a lease may be gone.
-                _ if silent > stats.lease + PATIENCE => {
+                _ if silent > stats.lease => {
                     let seconds = silent.as_secs();
                     format!(" (one was taken, and nothing was heard of this sweep for {seconds} s)")
                 }

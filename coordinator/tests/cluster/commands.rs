@@ -100,7 +100,7 @@ fn a_sweep_that_nobody_works_on_says_so_and_can_be_cancelled_retried_and_deleted
 async fn workers_of_another_class_and_dead_ones_do_not_count() {
     let bench = Bench::new();
     bench.sweep("gpu.toml", &LONG.replace("[queue]", "[queue]\ngpu_class = \"NVIDIA H100\""));
-    bench.run(&["submit", "gpu.toml", "--as", "gpu"]).expect(0);
+    bench.run(&["submit", "gpu.toml", "--as", "gpu", "--ack-wait", "1"]).expect(0);
     let mut worker = bench.worker("w");
     let watching = Program::start(&mut bench.coordinator(&["watch", "gpu"]));
     watching.wait_for_stderr("no worker of class nvidia-h100 is pulling", LIMIT);

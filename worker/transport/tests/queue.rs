@@ -264,6 +264,39 @@ async fn a_message_over_one_mebibyte_is_refused(queue: &dyn JobQueue) {
     assert!(error.to_string().contains("cells_per_job"), "{error}");
 }
 
+/// Consumers that live in the broker's memory are gone with it; nobody who follows may have to notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_and_cancellations_are_followed_through_a_restart_of_the_broker() {
+    let mut server = NatsServer::start();
+    let queue = NatsQueue::connect(&server.args()).await.unwrap();
+    queue.prepare(&settings(), &classes()).await.unwrap();
+    let sweep = sweep("restart");
+    let job = job(&sweep, "any", "x");
+    let event = |phase| JobEvent {
+        sweep: sweep.clone(),
+        job: job.id.clone(),
+        generation: 1,
+        attempt: None,
+        worker: "w".into(),
+        at: jiff::Timestamp::UNIX_EPOCH,
+        phase,
+    };
+    let mut events = queue.events(&sweep).await.unwrap();
+    let mut cancelled = queue.watch_cancel(&sweep).await.unwrap();
+    queue.emit(&event(JobPhase::WarmingUp)).await.unwrap();
+    let first = tokio::time::timeout(SOON, events.next()).await.expect("an event");
+    assert_eq!(first.unwrap(), event(JobPhase::WarmingUp));
+    server.restart();
+    // Another connection, so that nothing rides on what the first has still to send.
+    let other = NatsQueue::connect(&server.args()).await.unwrap();
+    other.cancel(&sweep).await.unwrap();
+    other.emit(&event(JobPhase::Cancelled)).await.unwrap();
+    let told = tokio::time::timeout(SOON, cancelled.wait_for(|now| *now)).await;
+    assert!(told.is_ok_and(|told| told.is_ok()), "the cancellation was not told in time");
+    let next = tokio::time::timeout(SOON, events.next()).await.expect("the event comes in time");
+    assert_eq!(next.unwrap(), event(JobPhase::Cancelled));
+}
+
 macro_rules! suite {
     ($($name:ident),* $(,)?) => {
         mod memory {

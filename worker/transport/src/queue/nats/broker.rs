@@ -46,6 +46,16 @@ struct Refusals {
     deaf: watch::Sender<Option<String>>,
     /// What the subjects of its inboxes begin with.
     inbox: String,
+    link: watch::Sender<Link>,
+}
+
+/// The connection through breaks. Subscriptions survive one; consumers that live in the broker's
+/// memory do not survive its restart.
+#[derive(Clone, Copy, Default, PartialEq)]
+struct Link {
+    broken: bool,
+    /// How often it came back.
+    returns: u64,
 }
 
 impl Broker {
@@ -60,6 +70,7 @@ impl Broker {
             violations: broadcast::channel(64).0,
             deaf: watch::Sender::new(None),
             inbox: args.nats_inbox.clone().unwrap_or_else(|| DEFAULT_INBOX.to_owned()),
+            link: watch::Sender::default(),
         };
         let deadline = Instant::now() + Duration::from_secs(args.nats_connect_s);
         let mut pause = Duration::from_millis(100);
@@ -92,6 +103,11 @@ impl Broker {
             }
             pause = (pause * 2).min(Duration::from_secs(2));
         }
+    }
+
+    /// Completes, time after time, when a lost connection has come back.
+    pub fn returns(&self) -> Returns {
+        Returns { link: self.refusals.link.subscribe(), seen: self.refusals.link.borrow().returns }
     }
 
     /// Runs a request, unless the broker says meanwhile that it is not allowed. `mark` is a part of
@@ -187,6 +203,22 @@ impl Broker {
                 }
                 _ => Err(self.failed(&operation, &chain(&error))),
             },
+        }
+    }
+}
+
+/// See [`Broker::returns`].
+pub(super) struct Returns {
+    link: watch::Receiver<Link>,
+    seen: u64,
+}
+
+impl Returns {
+    pub async fn next(&mut self) {
+        let seen = self.seen;
+        match self.link.wait_for(|link| link.returns > seen).await.map(|link| link.returns) {
+            Ok(returns) => self.seen = returns,
+            Err(_) => std::future::pending().await,
         }
     }
 }
@@ -293,9 +325,16 @@ impl Refusals {
             Event::Connected => {
                 // Subscriptions are made anew, and perhaps by a user with other permissions.
                 self.deaf.send_replace(None);
+                self.link.send_modify(|link| {
+                    link.returns += u64::from(link.broken);
+                    link.broken = false;
+                });
                 tracing::info!("connected to the broker");
             }
-            Event::Disconnected => tracing::warn!("lost the broker; reconnecting"),
+            Event::Disconnected => {
+                self.link.send_modify(|link| link.broken = true);
+                tracing::warn!("lost the broker; reconnecting");
+            }
             Event::ServerError(ServerError::Other(message)) => {
                 tracing::error!(%message, "the broker refused a request");
                 if message.contains("Subscription")
@@ -309,9 +348,8 @@ impl Refusals {
                 let _ = self.violations.send(message);
             }
             Event::ServerError(error) => tracing::error!(%error, "the broker reports an error"),
-            Event::ClientError(error) => {
-                tracing::error!(%error, "the connection to the broker failed");
-            }
+            // One for each try to connect; the loss was told.
+            Event::ClientError(error) => tracing::debug!(%error, "no connection to the broker"),
             event => tracing::info!(%event, "broker"),
         }
     }
