@@ -165,14 +165,15 @@ async fn next(events: &mut BoxStream<'static, JobEvent>) -> JobEvent {
     next.expect("an event comes").expect("the stream of events goes on")
 }
 
-/// Waits until a worker tells that it decodes a measured cell (the warm-up asks for fewer tokens).
+/// Waits until a worker tells that it is in the first half of a measured cell (the warm-up asks for
+/// fewer tokens).
 async fn generating(events: &mut BoxStream<'static, JobEvent>, job: &Job, worker: &str) -> CellId {
     let measured = job.cells[0].generation.max_new_tokens;
     loop {
         let event = next(events).await;
         match event.phase {
-            JobPhase::Decoding { cell, max_tokens, .. }
-                if event.worker == worker && max_tokens == measured =>
+            JobPhase::Decoding { cell, tokens, max_tokens, .. }
+                if event.worker == worker && max_tokens == measured && tokens * 2 < measured =>
             {
                 return cell;
             }

@@ -142,9 +142,12 @@ pub async fn wait_for(
     tokio::time::timeout(LIMIT, search).await.unwrap_or_else(|_| panic!("no event tells {what}"))
 }
 
-/// A cell is being generated; the warm-up asks for fewer tokens than `most`.
+/// The first half of a cell is being generated; the warm-up asks for fewer tokens than `most`.
 pub fn decoding(most: u32) -> impl Fn(&JobPhase) -> bool {
-    move |phase| matches!(phase, JobPhase::Decoding { max_tokens, .. } if *max_tokens == most)
+    move |phase| {
+        matches!(phase, JobPhase::Decoding { tokens, max_tokens, .. }
+            if *max_tokens == most && tokens * 2 < most)
+    }
 }
 
 /// Files below a folder that end so.

@@ -13,7 +13,7 @@ use super::phase::Halt;
 use crate::model::{Model, OpenProgress, Output};
 
 const WARM_UP_TOKENS: u32 = 32;
-const EVENT_INTERVAL: Duration = Duration::from_millis(300);
+const EVENT_INTERVAL: Duration = Duration::from_millis(150);
 
 /// A model, and what it was asked for. The inner error is the cell's alone.
 type Answer = (Box<dyn Model>, Result<Output, EngineError>);
