@@ -12,7 +12,7 @@ use nkeys::KeyPair;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::bench::{Ended, coordinator, run, worker};
+use super::programs::{Ended, coordinator, run, worker};
 
 const SWEEP: &str = r#"
 name = "access"

@@ -4,4 +4,6 @@
 mod access;
 mod bench;
 mod commands;
+#[path = "../common/programs.rs"]
+mod programs;
 mod proof;

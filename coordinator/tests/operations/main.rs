@@ -4,6 +4,8 @@
 mod bench;
 #[path = "../../../worker/engine/tests/loopback_hub/mod.rs"]
 mod loopback_hub;
+#[path = "../common/programs.rs"]
+mod programs;
 mod secrets;
 mod traces;
 mod web_identity;

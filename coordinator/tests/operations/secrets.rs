@@ -7,8 +7,8 @@ use bakeoff_transport::store;
 use bakeoff_transport::test_servers::{NatsServer, S3Server, free_ports};
 use nkeys::KeyPair;
 
-use super::bench::{Ended, coordinator, run, worker};
 use super::loopback_hub::{Hub, State};
+use super::programs::{Ended, coordinator, run, worker};
 
 const URL_PASSWORD: &str = "url-password-81b2";
 const PASSWORD: &str = "nats-password-5c7d";

@@ -11,7 +11,8 @@ use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use prost::Message;
 
-use super::bench::{Bench, coordinator, run, worker};
+use super::bench::Bench;
+use super::programs::{coordinator, run, worker};
 
 const SWEEP: &str = r#"
 name = "traced"

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use bakeoff_transport::test_servers::S3Server;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use super::bench::{coordinator, run};
+use super::programs::{coordinator, run};
 
 const TOKEN: &str = "header.of-the-service-account.signature";
 const ROLE: &str = "arn:aws:iam::123456789012:role/bakeoff";
