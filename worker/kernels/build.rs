@@ -8,17 +8,9 @@ use std::{
     thread,
 };
 
-const HEADERS: &[&str] = &["mma.cuh", "common.cuh", "layout.cuh", "stream.cuh", "choice.cuh"];
-const SOURCES: &[&str] = &[
-    "attention.cu",
-    "grouped.cu",
-    "launch.cu",
-    "linear.cu",
-    "moe.cu",
-    "rows.cu",
-    "sample.cu",
-    "util.cu",
-];
+const HEADERS: &[&str] =
+    &["mma.cuh", "common.cuh", "layout.cuh", "ring.cuh", "grid.cuh", "attend.cuh", "choice.cuh"];
+const SOURCES: &[&str] = &["grouped.cu", "launch.cu", "rows.cu", "sample.cu", "step.cu", "util.cu"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

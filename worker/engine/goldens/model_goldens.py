@@ -271,6 +271,29 @@ def bf16_error(exact, rounded):
     )
 
 
+@torch.no_grad()
+def router_logits(model, ids):
+    """[layers, positions, experts] of the layers that choose."""
+    seen = []
+    gates = [module for name, module in model.named_modules() if name.endswith("mlp.gate")]
+    hooks = [g.register_forward_hook(lambda _module, _inputs, out: seen.append(out)) for g in gates]
+    model(torch.tensor([ids]), use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    out = [one[0] if isinstance(one, tuple) else one for one in seen]
+    return torch.stack([one.float().reshape(len(ids), -1) for one in out])
+
+
+def routing(exact, rounded, ids):
+    """Where FP32's choice of experts hangs on less than what BF16 changes: any order of rounding may turn it."""
+    top_k = exact.config.num_experts_per_tok
+    ours, theirs = router_logits(exact, ids), router_logits(rounded, ids)
+    error = (ours - theirs).abs().amax(-1).median().item()
+    ranked = ours.sort(-1, descending=True).values
+    margin = (ranked[..., top_k - 1] - ranked[..., top_k]).amin(0)
+    return dict(bf16_error=round(error, 4), near_ties=(margin < error).nonzero().flatten().tolist())
+
+
 def attempt(case, folder, seed):
     """Writes the case with this seed; returns False when its greedy run is too close a call or too dull."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -315,6 +338,8 @@ def attempt(case, folder, seed):
         bf16_long=bf16_error(long, logits(rounded, long_ids)),
         **runs,
     )
+    if hasattr(model.config, "num_experts_per_tok"):
+        golden["routing_short"] = routing(model, rounded, short_ids)
     write_json(folder / "golden.json", golden)
     tensors = dict(short_logits=short.contiguous(), long_logits=long[LONG_POSITIONS].contiguous())
     save_file(tensors, folder / "golden.safetensors")

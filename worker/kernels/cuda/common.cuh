@@ -9,8 +9,7 @@ constexpr int kMaxTopK = 16;
 // stream has completed and its writes are visible; `let_successor_start` allows the next kernel's
 // blocks on this one's multiprocessors. Rule of this crate: before the wait a kernel reads only
 // weights, and it lets its successor start only after its own wait, so that when a kernel starts,
-// everything but its direct predecessor has completed. (Attention and router, which hold few
-// resources, let go earlier: their successors read nothing but weights before their wait.)
+// everything but its direct predecessor has completed.
 __device__ __forceinline__ void wait_for_predecessor() {
     asm volatile("griddepcontrol.wait;" ::: "memory");
 }
@@ -61,19 +60,6 @@ __device__ __forceinline__ uint32_t shared_address(const void* p) {
     return (uint32_t)__cvta_generic_to_shared(p);
 }
 
-// This block's share of a range of weights, asked into L2.
-__device__ __forceinline__ void prefetch_share(const uint8_t* data, uint64_t bytes, uint32_t block,
-                                               uint32_t blocks) {
-    if (data == nullptr || threadIdx.x >= 32) return;
-    constexpr uint64_t kPiece = 4096;
-    const uint64_t pieces = (bytes + kPiece - 1) / kPiece;
-    for (uint64_t p = block + (uint64_t)blocks * threadIdx.x; p < pieces; p += (uint64_t)blocks * 32) {
-        const uint64_t at = p * kPiece;
-        const uint32_t size = (uint32_t)(bytes - at < kPiece ? bytes - at : kPiece);
-        asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(data + at), "r"(size) : "memory");
-    }
-}
-
 struct LaunchShape {
     dim3 grid;
     uint32_t threads;
@@ -84,7 +70,8 @@ struct LaunchShape {
 template <typename... Params>
 inline cudaError_t launch_kernel(void (*kernel)(Params...), const LaunchShape& shape, const Target& target,
                                  const Params&... params) {
-    if (shape.shared_bytes > 48 * 1024) {
+    // The limit without asking, 48 KB, counts static shared memory too.
+    if (shape.shared_bytes > 32 * 1024) {
         cudaError_t e = cudaFuncSetAttribute((const void*)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                              (int)shape.shared_bytes);
         if (e != cudaSuccess) return e;

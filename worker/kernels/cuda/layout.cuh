@@ -43,86 +43,6 @@ struct alignas(16) SampleSettings {
 };
 static_assert(sizeof(SampleSettings) == 96, "src/layout.rs says so too");
 
-struct NormLinear {
-    const float* h;
-    const bf16* gamma;
-    const bf16* weight;
-    const bf16* bias;
-    float* out;
-    const DecodeState* state;
-    uint32_t hidden, rows;
-    float eps;
-};
-
-struct LinearResidual {
-    const bf16* x;
-    const bf16* weight;
-    float* h;
-    const DecodeState* state;
-    uint32_t inner, hidden;
-};
-
-struct NormGateUp {
-    const float* h;
-    const bf16* gamma;
-    const bf16* weight;
-    bf16* out;
-    const DecodeState* state;
-    uint32_t hidden, inter;
-    float eps;
-};
-
-struct DecodeAttention {
-    const float* qkv;
-    const bf16* q_norm;
-    const bf16* k_norm;
-    const float* cos;
-    const float* sin;
-    bf16* k_cache;
-    bf16* v_cache;
-    bf16* out;
-    const DecodeState* state;
-    const uint8_t* prefetch;
-    uint64_t prefetch_bytes;
-    uint32_t heads, kv_heads, head_dim;
-    float eps, scale;
-};
-
-struct Router {
-    const float* h;
-    const bf16* gamma;
-    const bf16* weight;
-    float* logits;
-    const DecodeState* state;
-    const uint8_t* prefetch;
-    uint64_t prefetch_bytes;
-    uint32_t hidden, experts;
-    float eps;
-};
-
-struct ExpertGateUp {
-    const float* h;
-    const bf16* gamma;
-    const float* logits;
-    const bf16* weight;
-    float* out;
-    const DecodeState* state;
-    uint32_t hidden, inter, experts, top_k;
-    float eps;
-};
-
-struct ExpertDown {
-    const float* act;
-    const float* logits;
-    const bf16* weight;
-    float* h;
-    uint32_t* ids;
-    float* weights;
-    uint64_t* expert_loads;
-    const DecodeState* state;
-    uint32_t hidden, inter, experts, top_k, renormalise;
-};
-
 struct SampleStep {
     const float* logits;
     DecodeState* state;
@@ -236,3 +156,40 @@ struct ReadBandwidth {
     uint64_t bytes;
     uint32_t* sink;
 };
+
+struct StepLayer {
+    const bf16* attention_norm;
+    const bf16* qkv;
+    const bf16* qkv_bias;
+    const bf16* q_norm;
+    const bf16* k_norm;
+    const bf16* o;
+    const bf16* mlp_norm;
+    const bf16* router;
+    const bf16* gate_up;
+    const bf16* down;
+    bf16* k_cache;
+    bf16* v_cache;
+};
+
+struct DecodeStep {
+    const StepLayer* layers;
+    const bf16* norm;
+    const bf16* lm_head;
+    const float* cos;
+    const float* sin;
+    const DecodeState* state;
+    float* h;
+    float* logits;
+    float* qkv;
+    bf16* attention;
+    bf16* act;
+    float* expert_act;
+    int64_t* router_sums;
+    void* parts;
+    uint32_t* counters;
+    uint64_t* expert_loads;
+    uint32_t layer_count, hidden, vocab, heads, kv_heads, head_dim, inter, experts, top_k, expert_inter, renormalise;
+    float eps, scale;
+};
+static_assert(sizeof(StepLayer) == 96 && sizeof(DecodeStep) == 184, "src/step.rs says so too");

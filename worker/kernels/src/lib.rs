@@ -1,9 +1,7 @@
 //! Bakeoff's own CUDA kernels for Hopper GPUs (sm_90a): batch-1 decoding at the memory-bandwidth
 //! bound, the helpers of prefill, sampling on the device, and a read-bandwidth measurement.
 //!
-//! - [`linear`]: the matrix-vector products of a decode step, each with what surrounds it fused in
-//! - [`attention`]: query/key norm, RoPE, cache write and split-KV flash decoding in one kernel
-//! - [`moe`]: router, chosen experts' products and their weighted combine, for one token
+//! - [`step`]: a whole decode step, from the residual stream to the logits, in one kernel
 //! - [`sample`]: from logits to the next token, entirely on the device
 //! - [`rows`]: the same small steps over many tokens, for prefill
 //! - [`grouped`]: sorting tokens by expert and the experts' tensor-core products, for prefill
@@ -19,16 +17,14 @@
 //! CUDA can build the workspace.
 #![cfg(feature = "cuda")]
 
-pub mod attention;
 pub mod error;
 pub mod grouped;
 pub mod launch;
 pub mod layout;
-pub mod linear;
-pub mod moe;
 pub mod ptr;
 pub mod rows;
 pub mod sample;
+pub mod step;
 pub mod util;
 
 pub use error::KernelError;

@@ -1,11 +1,9 @@
-//! One decode step as a chain of our kernels, queued directly or replayed as one CUDA graph.
+//! One decode step as two kernels, queued directly or replayed as one CUDA graph: all layers with
+//! `lm_head`, then sampling.
 
 use bakeoff_kernels::{
-    DecodeState, DevicePtr, KernelError, RingEntry, SampleSettings,
-    attention::DecodeAttention,
-    linear::{LinearResidual, NormGateUp, NormLinear},
-    moe::{ExpertDown, ExpertGateUp, Router},
-    sample::SampleStep,
+    DecodeState, DevicePtr, KernelError, RingEntry, SampleSettings, sample::SampleStep, step,
+    step::StepLayer,
 };
 use cudarc::driver::{CudaGraph, sys};
 use half::bf16;
@@ -14,14 +12,12 @@ use super::{
     cache::KvCache,
     device::{Buffer, Gpu, Mapped, driver_error, kernel_error},
     dims::Dims,
-    weights::{LayerWeights, Mlp, Weights},
+    weights::{Mlp, Weights},
 };
 use crate::EngineError;
 
 /// Entries of the token ring; more than steps are ever queued ahead.
 pub const RING_CAPACITY: usize = 256;
-/// Attention asks for this much of the output projection ahead of its turn.
-const PREFETCH_BYTES: u64 = 16 << 20;
 
 /// What a decode step reads and writes beside weights and cache. Addresses never change, so one
 /// captured graph serves every step of every request.
@@ -38,37 +34,51 @@ pub struct DecodeBuffers {
     pub logits: Buffer<f32>,
     /// Distinct experts used since it was last cleared, over all layers.
     pub expert_loads: Buffer<u64>,
+    layers: Buffer<StepLayer>,
     h: Buffer<f32>,
     qkv: Buffer<f32>,
     attention: Buffer<bf16>,
     act: Buffer<bf16>,
-    router_logits: Buffer<f32>,
     expert_act: Buffer<f32>,
+    router_sums: Buffer<i64>,
+    parts: Buffer<f32>,
+    counters: Buffer<u32>,
 }
 
 impl DecodeBuffers {
-    /// For sequences of at most `context` tokens.
+    /// For sequences as long as the cache.
     ///
     /// # Errors
     /// The device has not enough memory.
-    pub fn new(gpu: &Gpu, dims: &Dims, context: usize) -> Result<Self, EngineError> {
-        let experts = dims.experts.as_ref();
-        let inner = experts.map_or(0, |e| e.top_k * e.inter) as usize;
+    pub fn new(
+        gpu: &Gpu,
+        dims: &Dims,
+        weights: &Weights,
+        cache: &KvCache,
+    ) -> Result<Self, EngineError> {
+        let (experts, top_k, expert_inter) =
+            dims.experts.map_or((0, 0, 0), |e| (e.experts, e.top_k, e.inter));
+        let layers = step_layers(weights, cache);
+        let (heads, kv_heads) = (dims.heads, dims.kv_heads);
+        let parts = step::DecodeStep::parts_len(&gpu.launcher, kv_heads, heads, dims.head_dim);
         Ok(Self {
             state: Buffer::zeroed(gpu, 1)?,
             settings: Buffer::zeroed(gpu, 1)?,
             ring: Mapped::zeroed(gpu, RING_CAPACITY)?,
             control: Mapped::zeroed(gpu, 1)?,
             seen: Buffer::zeroed(gpu, dims.vocab.div_ceil(32) as usize)?,
-            forced: Buffer::zeroed(gpu, context)?,
+            forced: Buffer::zeroed(gpu, cache.tokens())?,
             logits: Buffer::zeroed(gpu, dims.vocab as usize)?,
             expert_loads: Buffer::zeroed(gpu, 1)?,
             h: Buffer::zeroed(gpu, dims.hidden as usize)?,
             qkv: Buffer::zeroed(gpu, dims.qkv_rows() as usize)?,
             attention: Buffer::zeroed(gpu, dims.q_rows() as usize)?,
             act: Buffer::zeroed(gpu, dims.inter as usize)?,
-            router_logits: Buffer::zeroed(gpu, experts.map_or(0, |e| e.experts) as usize)?,
-            expert_act: Buffer::zeroed(gpu, inner)?,
+            expert_act: Buffer::zeroed(gpu, (top_k * expert_inter) as usize)?,
+            router_sums: Buffer::zeroed(gpu, layers.len() * experts as usize)?,
+            parts: Buffer::zeroed(gpu, parts)?,
+            counters: Buffer::zeroed(gpu, step::DecodeStep::counters_len(kv_heads, heads))?,
+            layers: Buffer::from_host(gpu, &layers)?,
         })
     }
 
@@ -77,9 +87,38 @@ impl DecodeBuffers {
         let sampling = self.state.bytes() + self.settings.bytes() + self.seen.bytes();
         let outputs = self.forced.bytes() + self.logits.bytes() + self.expert_loads.bytes();
         let layer = self.h.bytes() + self.qkv.bytes() + self.attention.bytes() + self.act.bytes();
-        let routed = self.router_logits.bytes() + self.expert_act.bytes();
-        (sampling + outputs + layer + routed) as u64
+        let routed = self.router_sums.bytes() + self.expert_act.bytes();
+        let shared = self.parts.bytes() + self.counters.bytes() + self.layers.bytes();
+        (sampling + outputs + layer + routed + shared) as u64
     }
+}
+
+/// The addresses that the kernel reads on the device.
+fn step_layers(weights: &Weights, cache: &KvCache) -> Vec<StepLayer> {
+    let layers = weights.layers.iter().enumerate();
+    layers
+        .map(|(at, layer)| {
+            let (k_cache, v_cache) = cache.layer(at);
+            let (router, gate_up, down) = match layer.mlp {
+                Mlp::Dense { gate_up, down } => (None, gate_up, down),
+                Mlp::Routed { router, gate_up, down } => (Some(router), gate_up, down),
+            };
+            StepLayer {
+                attention_norm: layer.attention_norm,
+                qkv: layer.qkv,
+                qkv_bias: layer.qkv_bias,
+                q_norm: layer.q_norm,
+                k_norm: layer.k_norm,
+                o: layer.o,
+                mlp_norm: layer.mlp_norm,
+                router,
+                gate_up,
+                down,
+                k_cache,
+                v_cache,
+            }
+        })
+        .collect()
 }
 
 /// Everything a step needs, borrowed together.
@@ -97,14 +136,9 @@ impl DecodeStep<'_> {
     /// # Errors
     /// A launch fails.
     pub fn launch(&self) -> Result<(), EngineError> {
-        let queue = || -> Result<(), KernelError> {
-            for (at, layer) in self.weights.layers.iter().enumerate() {
-                self.attention(at, layer)?;
-                self.mlp(layer)?;
-            }
-            self.sample(self.buffers.h.ptr())
-        };
-        queue().map_err(kernel_error)
+        self.run(self.weights.layers.len(), self.buffers.h.ptr(), Some(self.buffers.state.ptr()))
+            .and_then(|()| self.sample())
+            .map_err(kernel_error)
     }
 
     /// Queues the end of a prefill: logits of its last token, and the first sampled token.
@@ -112,7 +146,9 @@ impl DecodeStep<'_> {
     /// # Errors
     /// A launch fails.
     pub fn launch_first(&self, last_row: DevicePtr<f32>) -> Result<(), EngineError> {
-        self.sample(last_row).map_err(kernel_error)
+        self.run(0, last_row, Some(self.buffers.state.ptr()))
+            .and_then(|()| self.sample())
+            .map_err(kernel_error)
     }
 
     /// Queues the logits of one residual stream, without sampling.
@@ -120,7 +156,7 @@ impl DecodeStep<'_> {
     /// # Errors
     /// A launch fails.
     pub fn launch_logits(&self, h: DevicePtr<f32>) -> Result<(), EngineError> {
-        self.logits(h, None).map_err(kernel_error)
+        self.run(0, h, None).map_err(kernel_error)
     }
 
     /// The step as a graph.
@@ -139,150 +175,52 @@ impl DecodeStep<'_> {
         Ok(StepGraph(graph))
     }
 
-    fn attention(&self, at: usize, layer: &LayerWeights) -> Result<(), KernelError> {
-        let (dims, buffers, launcher) = (self.dims, self.buffers, &self.gpu.launcher);
-        let state = buffers.state.ptr();
-        let (k_cache, v_cache) = self.cache.layer(at);
-        NormLinear {
-            h: buffers.h.ptr(),
-            gamma: layer.attention_norm,
-            weight: layer.qkv,
-            bias: layer.qkv_bias,
-            out: buffers.qkv.ptr(),
-            state: Some(state),
-            hidden: dims.hidden,
-            rows: dims.qkv_rows(),
-            eps: dims.eps,
-        }
-        .launch(launcher)?;
-        DecodeAttention {
-            qkv: buffers.qkv.ptr(),
-            q_norm: layer.q_norm,
-            k_norm: layer.k_norm,
-            cos: self.cache.cos(),
-            sin: self.cache.sin(),
-            k_cache,
-            v_cache,
-            out: buffers.attention.ptr(),
-            state,
-            prefetch: Some(layer.o.cast()),
-            prefetch_bytes: layer.o_bytes.min(PREFETCH_BYTES) & !15,
-            heads: dims.heads,
-            kv_heads: dims.kv_heads,
-            head_dim: dims.head_dim,
-            eps: dims.eps,
-            scale: dims.scale(),
-        }
-        .launch(launcher)?;
-        LinearResidual {
-            x: buffers.attention.ptr(),
-            weight: layer.o,
-            h: buffers.h.ptr(),
-            state: Some(state),
-            inner: dims.q_rows(),
-            hidden: dims.hidden,
-        }
-        .launch(launcher)
-    }
-
-    fn mlp(&self, layer: &LayerWeights) -> Result<(), KernelError> {
-        let (dims, buffers, launcher) = (self.dims, self.buffers, &self.gpu.launcher);
-        let (h, gamma, state) = (buffers.h.ptr(), layer.mlp_norm, Some(buffers.state.ptr()));
-        match layer.mlp {
-            Mlp::Dense { gate_up, down } => {
-                NormGateUp {
-                    h,
-                    gamma,
-                    weight: gate_up,
-                    out: buffers.act.ptr(),
-                    state,
-                    hidden: dims.hidden,
-                    inter: dims.inter,
-                    eps: dims.eps,
-                }
-                .launch(launcher)?;
-                LinearResidual {
-                    x: buffers.act.ptr(),
-                    weight: down,
-                    h,
-                    state,
-                    inner: dims.inter,
-                    hidden: dims.hidden,
-                }
-                .launch(launcher)
-            }
-            Mlp::Routed { router, gate_up, down } => {
-                let experts = dims.experts.expect("a routed layer belongs to a model with experts");
-                let logits = buffers.router_logits.ptr();
-                Router {
-                    h,
-                    gamma,
-                    weight: router,
-                    logits,
-                    state,
-                    prefetch: None,
-                    prefetch_bytes: 0,
-                    hidden: dims.hidden,
-                    experts: experts.experts,
-                    eps: dims.eps,
-                }
-                .launch(launcher)?;
-                ExpertGateUp {
-                    h,
-                    gamma,
-                    logits,
-                    weight: gate_up,
-                    out: buffers.expert_act.ptr(),
-                    state,
-                    hidden: dims.hidden,
-                    inter: experts.inter,
-                    experts: experts.experts,
-                    top_k: experts.top_k,
-                    eps: dims.eps,
-                }
-                .launch(launcher)?;
-                ExpertDown {
-                    act: buffers.expert_act.ptr(),
-                    logits,
-                    weight: down,
-                    h,
-                    ids: None,
-                    weights: None,
-                    expert_loads: Some(buffers.expert_loads.ptr()),
-                    state,
-                    hidden: dims.hidden,
-                    inter: experts.inter,
-                    experts: experts.experts,
-                    top_k: experts.top_k,
-                    renormalise: experts.renormalise,
-                }
-                .launch(launcher)
-            }
-        }
-    }
-
-    fn logits(
+    /// So many layers from the first, the last norm and `lm_head`.
+    fn run(
         &self,
+        layers: usize,
         h: DevicePtr<f32>,
         state: Option<DevicePtr<DecodeState>>,
     ) -> Result<(), KernelError> {
-        NormLinear {
-            h,
-            gamma: self.weights.norm,
-            weight: self.weights.lm_head,
-            bias: None,
-            out: self.buffers.logits.ptr(),
+        let (dims, weights, buffers) = (self.dims, self.weights, self.buffers);
+        let experts = dims.experts.as_ref();
+        let has_dense = weights.layers.iter().any(|layer| matches!(layer.mlp, Mlp::Dense { .. }));
+        step::DecodeStep {
+            layers: Some(buffers.layers.ptr()),
+            norm: weights.norm,
+            lm_head: weights.lm_head,
+            cos: Some(self.cache.cos()),
+            sin: Some(self.cache.sin()),
             state,
-            hidden: self.dims.hidden,
-            rows: self.dims.vocab,
-            eps: self.dims.eps,
+            h,
+            logits: buffers.logits.ptr(),
+            qkv: Some(buffers.qkv.ptr()),
+            attention: Some(buffers.attention.ptr()),
+            act: Some(buffers.act.ptr()),
+            expert_act: Some(buffers.expert_act.ptr()),
+            router_sums: Some(buffers.router_sums.ptr()),
+            parts: Some(buffers.parts.ptr()),
+            counters: buffers.counters.ptr(),
+            expert_loads: Some(buffers.expert_loads.ptr()),
+            layer_count: layers as u32,
+            hidden: dims.hidden,
+            vocab: dims.vocab,
+            heads: dims.heads,
+            kv_heads: dims.kv_heads,
+            head_dim: dims.head_dim,
+            inter: if has_dense { dims.inter } else { 0 },
+            experts: experts.map_or(0, |e| e.experts),
+            top_k: experts.map_or(0, |e| e.top_k),
+            expert_inter: experts.map_or(0, |e| e.inter),
+            renormalise: experts.map_or(0, |e| e.renormalise),
+            eps: dims.eps,
+            scale: dims.scale(),
         }
         .launch(&self.gpu.launcher)
     }
 
-    fn sample(&self, h: DevicePtr<f32>) -> Result<(), KernelError> {
+    fn sample(&self) -> Result<(), KernelError> {
         let buffers = self.buffers;
-        self.logits(h, Some(buffers.state.ptr()))?;
         SampleStep {
             logits: buffers.logits.ptr(),
             state: buffers.state.ptr(),

@@ -78,10 +78,11 @@ impl FusedEngine {
         let rope = config.rope.tables(shape.head_dim, context);
         let attention = PrefillAttention::choose(settings.flash_attn);
         let has_dense = shape.routed_layers() < shape.layers;
+        let cache = KvCache::new(&gpu, &dims, shape.layers, context, &rope)?;
         let engine = Self {
-            cache: KvCache::new(&gpu, &dims, shape.layers, context, &rope)?,
             prefill: Prefill::new(&gpu, &dims, context, attention, has_dense)?,
-            buffers: DecodeBuffers::new(&gpu, &dims, context)?,
+            buffers: DecodeBuffers::new(&gpu, &dims, &weights, &cache)?,
+            cache,
             graph: None,
             common_bytes: shape.common_weight_bytes_per_token(Dtype::Bf16),
             expert_bytes: if shape.routed_layers() == 0 {

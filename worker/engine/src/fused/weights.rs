@@ -29,7 +29,6 @@ pub struct LayerWeights {
     pub q_norm: Option<DevicePtr<bf16>>,
     pub k_norm: Option<DevicePtr<bf16>>,
     pub o: DevicePtr<bf16>,
-    pub o_bytes: u64,
     pub mlp_norm: DevicePtr<bf16>,
     pub mlp: Mlp,
 }
@@ -61,7 +60,6 @@ impl Weights {
                 q_norm: layer.qk_norms.map(|[q, _]| at(q)),
                 k_norm: layer.qk_norms.map(|[_, k]| at(k)),
                 o: at(layer.o),
-                o_bytes: layer.o.bytes as u64,
                 mlp_norm: at(layer.mlp_norm),
                 mlp: match layer.mlp {
                     MlpSlots::Dense { gate_up, down } => {

@@ -1,0 +1,147 @@
+// What the consumers of a decode step do together: synchronise in a block and over the grid, and
+// bring a phase's input vector into shared memory.
+#pragma once
+#include "ring.cuh"
+
+__device__ __forceinline__ void consumer_sync() {
+    asm volatile("bar.sync 1, %0;" ::"n"(kConsumers) : "memory");
+}
+
+__device__ __forceinline__ uint32_t load_volatile(const uint32_t* p) {
+    uint32_t v;
+    asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
+    return v;
+}
+
+// Barriers over all blocks of the grid, all of which must be resident. The counter starts at zero
+// and only grows; who leaves last sets it back.
+//
+// A fence would wait for the weights in flight, microseconds at each barrier. Instead, each thread
+// reads back from L2 what it has stored there before it arrives: a value that came back is where every
+// other block will look for it, since all such values are read past L1.
+struct Grid {
+    uint32_t* arrived;
+    uint32_t passed;     // barriers so far
+    uint32_t read_back;  // of what this thread stored since the last
+
+    __device__ __forceinline__ void publish(float* p, float v) {
+        uint32_t back;
+        asm volatile("st.relaxed.gpu.global.f32 [%1], %2;\n\tld.relaxed.gpu.global.u32 %0, [%1];"
+                     : "=r"(back)
+                     : "l"(p), "f"(v)
+                     : "memory");
+        read_back ^= back;
+    }
+    __device__ __forceinline__ void publish(bf16* p, bf16 v) {
+        uint16_t back;
+        asm volatile("st.relaxed.gpu.global.u16 [%1], %2;\n\tld.relaxed.gpu.global.u16 %0, [%1];"
+                     : "=h"(back)
+                     : "l"(p), "h"(__bfloat16_as_ushort(v))
+                     : "memory");
+        read_back ^= back;
+    }
+    __device__ __forceinline__ void publish(uint2* p, const uint2& v) {
+        uint2 back;
+        asm volatile(
+            "st.relaxed.gpu.global.v2.u32 [%2], {%3, %4};\n\tld.relaxed.gpu.global.v2.u32 {%0, %1}, [%2];"
+            : "=r"(back.x), "=r"(back.y)
+            : "l"(p), "r"(v.x), "r"(v.y)
+            : "memory");
+        read_back ^= back.x ^ back.y;
+    }
+    __device__ __forceinline__ void publish(float4* p, const float4& v) {
+        uint4 back;
+        asm volatile(
+            "st.relaxed.gpu.global.v4.f32 [%4], {%5, %6, %7, %8};\n\t"
+            "ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+            : "=r"(back.x), "=r"(back.y), "=r"(back.z), "=r"(back.w)
+            : "l"(p), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
+            : "memory");
+        read_back ^= back.x ^ back.y ^ back.z ^ back.w;
+    }
+    __device__ __forceinline__ void publish_sum(int64_t* p, int64_t v) {
+        read_back ^= (uint32_t)atomicAdd(reinterpret_cast<unsigned long long*>(p), (unsigned long long)v);
+    }
+
+    // By all consumers of the block: what they published has come back when this returns.
+    __device__ __forceinline__ void settle() const {
+        asm volatile(
+            "{\n\t.reg .pred mine, any;\n\t"
+            "setp.eq.u32 mine, %0, 0x7fedcba9;\n\t"
+            "barrier.cta.red.or.pred any, 1, %1, mine;\n\t}" ::"r"(read_back),
+            "n"(kConsumers)
+            : "memory");
+    }
+    __device__ __forceinline__ void arrive() {
+        settle();
+        if (threadIdx.x == 0) asm volatile("red.relaxed.gpu.global.add.u32 [%0], 1;" ::"l"(arrived) : "memory");
+        ++passed;
+    }
+    // By all consumers.
+    __device__ __forceinline__ void wait() const {
+        if (threadIdx.x == 0) wait_alone();
+        consumer_sync();
+    }
+    __device__ __forceinline__ void wait_alone() const {
+        const uint32_t target = passed * gridDim.x;
+        while (load_volatile(arrived) < target) {
+        }
+    }
+};
+
+// The same sum in every consumer; `scratch` holds one float for each warp.
+__device__ __forceinline__ float consumer_sum(float v, float* scratch) {
+    v = warp_sum(v);
+    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = v;
+    consumer_sync();
+    float total = 0.f;
+#pragma unroll
+    for (uint32_t w = 0; w < kConsumerWarps; ++w) total += scratch[w];
+    return total;
+}
+
+// Calls `put(i, v)` for each of `count` elements of `in`, several requested at once.
+template <typename T, typename Put>
+__device__ __forceinline__ void load_shared(const T* in, uint32_t count, const Put& put) {
+    constexpr int kAhead = 4;
+    for (uint32_t base = threadIdx.x; base < count; base += kConsumers * kAhead) {
+        T v[kAhead];
+#pragma unroll
+        for (int k = 0; k < kAhead; ++k)
+            if (base + k * kConsumers < count) v[k] = __ldcg(in + base + k * kConsumers);
+#pragma unroll
+        for (int k = 0; k < kAhead; ++k)
+            if (base + k * kConsumers < count) put(base + k * kConsumers, v[k]);
+    }
+}
+
+// A norm's weight into the planes of an FP32 input. Each thread later multiplies exactly what it
+// wrote here.
+__device__ __forceinline__ void load_gamma(const bf16* gamma, float4* planes, uint32_t hidden) {
+    const uint32_t quads = hidden / 4, vectors = hidden / 8;
+    const uint2* in = reinterpret_cast<const uint2*>(gamma);
+    for (uint32_t i = threadIdx.x; i < quads; i += kConsumers) {
+        const uint2 g = __ldg(in + i);
+        planes[(i & 1) * vectors + (i >> 1)] = make_float4(low(g.x), high(g.x), low(g.y), high(g.y));
+    }
+}
+
+// Multiplies the planes by h and returns the norm's scale. The scale is left out of the planes: it
+// multiplies the finished dot products.
+__device__ __forceinline__ float load_normed(const float* h, float4* planes, uint32_t hidden, float eps,
+                                             float* scratch) {
+    const uint32_t vectors = hidden / 8;
+    float squares = 0.f;
+    load_shared(reinterpret_cast<const float4*>(h), hidden / 4, [&](uint32_t i, const float4& v) {
+        float4& o = planes[(i & 1) * vectors + (i >> 1)];
+        squares += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+        o = make_float4(o.x * v.x, o.y * v.y, o.z * v.z, o.w * v.w);
+    });
+    return rsqrtf(consumer_sum(squares, scratch) / hidden + eps);
+}
+
+// A BF16 vector as it is.
+__device__ __forceinline__ void load_bf16(const bf16* x, uint4* values, uint32_t length) {
+    load_shared(reinterpret_cast<const uint4*>(x), length / 8, [&](uint32_t i, const uint4& v) { values[i] = v; });
+    consumer_sync();
+}
