@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 
 use bakeoff_coordinator::check::sandbox::{Action, Bound, Ended, Exit, Sandbox};
@@ -402,4 +403,32 @@ fn names_that_leave_the_folder_are_refused() {
         let error = open(&settings()).run(&Action::Compile, &files).expect_err(name);
         assert!(error.to_string().contains("plain file name"), "{error}");
     }
+}
+
+/// Root builds the walls by its rights, anybody else in a user namespace: all of the above must hold for
+/// both.
+#[test]
+fn the_walls_hold_for_others_than_root() {
+    // SAFETY: geteuid takes nothing, changes nothing and cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        // Then this is what all the tests above have shown.
+        return;
+    }
+    const NOBODY: u32 = 65_534;
+    let folder = tempfile::tempdir().unwrap();
+    // The build folder may be closed to others.
+    let program = folder.path().join("sandbox-tests");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    std::os::unix::fs::chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let output = std::process::Command::new(&program)
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .current_dir(folder.path())
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .output()
+        .expect("the tests start");
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{shown}");
+    assert!(shown.contains("17 passed"), "{shown}");
 }

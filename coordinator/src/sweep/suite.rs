@@ -74,3 +74,62 @@ pub fn read(
     }
     Ok(prompts)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Sweep, parse};
+    use super::*;
+
+    const GOOD: &str = r#"{"task_id": "own/1", "prompt": "def f():\n", "test": "def check(c): c()", "entry_point": "f"}"#;
+
+    /// A sweep whose suite has these lines.
+    fn sweep(lines: &str, more: &str) -> Result<Sweep, SweepError> {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("suite.jsonl"), lines).expect("it is writable");
+        let text = format!(
+            "name = \"s\"\n[[prompts]]\nid = \"own\"\nsuite = \"suite.jsonl\"\n{more}\n[[models]]\nid = \"a/b\"\n"
+        );
+        parse(&text, "sweep.toml", folder.path())
+    }
+
+    #[test]
+    fn each_task_becomes_a_prompt() {
+        let second = GOOD.replace("own/1", "own/2");
+        let sweep = sweep(&format!("{GOOD}\n\n{second}\n"), "").expect("two tasks");
+        let ids: Vec<_> = sweep.prompts.iter().map(|prompt| prompt.id.as_str()).collect();
+        assert_eq!(ids, ["own-own_1", "own-own_2"]);
+        assert_eq!(sweep.prompts[0].text, format!("{INSTRUCTION}def f():\n"));
+        let task = sweep.prompts[0].task.as_ref().expect("a task");
+        assert_eq!((task.entry_point.as_str(), task.task_id.as_str()), ("f", "own/1"));
+    }
+
+    #[test]
+    fn a_sweep_may_say_what_stands_before_the_tasks() {
+        let sweep = sweep(GOOD, "instruction = \"Go: \"").expect("a task");
+        assert_eq!(sweep.prompts[0].text, "Go: def f():\n");
+    }
+
+    #[test]
+    fn a_bad_suite_is_refused_with_its_line() {
+        let message = |lines: &str| sweep(lines, "").expect_err(lines).to_string();
+        let second = |line: &str| message(&format!("{GOOD}\n{line}\n"));
+        assert!(second("{").contains("sweep.toml:4: `prompts[1].suite` names "));
+        assert!(second("{").contains("suite.jsonl, line 2: not a task with `task_id`"));
+        assert!(
+            second(&GOOD.replace("entry_point", "entry")).contains("missing field `entry_point`")
+        );
+        assert!(second(GOOD).contains("task \"own/1\" is there twice"));
+        let odd = GOOD.replace("\"f\"", "\"f; import os\"").replace("own/1", "own/3");
+        assert!(
+            second(&odd).contains("`entry_point` must name a function, found \"f; import os\"")
+        );
+        assert!(message("\n \n").contains("has no tasks"));
+        let folder = Path::new("/nowhere");
+        let text = "name = \"s\"\n[[prompts]]\nid = \"own\"\nsuite = \"x.jsonl\"\n[[models]]\nid = \"a/b\"\n";
+        let missing = parse(text, "sweep.toml", folder).expect_err("no file").to_string();
+        assert!(missing.contains("names /nowhere/x.jsonl: "), "{missing}");
+        let alone = text.replace("suite = \"x.jsonl\"", "text = \"x\"\ninstruction = \"y\"");
+        let alone = parse(&alone, "sweep.toml", folder).expect_err("no suite").to_string();
+        assert!(alone.contains("only stands before the tasks of a `suite`"), "{alone}");
+    }
+}

@@ -3,9 +3,11 @@
 //! - [`bubblewrap`]: the walls: namespaces, a root folder of its own, no rights
 //! - [`seccomp`]: system calls that no check needs
 //! - [`supervise`]: time, memory and output, watched from outside; [`usage`]: what processes hold
+//! - [`python`]: the interpreter
 //! - `runner.py`: inside; takes on the limits, gives up rights, runs, tells how it ended
 
 mod bubblewrap;
+mod python;
 mod seccomp;
 mod supervise;
 mod usage;
@@ -22,6 +24,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::sweep::CheckSettings;
+pub use python::Python;
 pub use supervise::{Bound, Exit};
 
 /// Said in so many words by whoever runs generated code with their own rights.
@@ -87,18 +90,6 @@ pub struct Told {
     /// An import failed for want of this module.
     pub missing_module: Option<String>,
     pub missing_command: Option<String>,
-}
-
-/// The interpreter, as it describes itself.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Python {
-    #[serde(skip)]
-    pub path: PathBuf,
-    pub version: String,
-    /// Where its libraries are.
-    prefixes: Vec<PathBuf>,
-    /// Modules that are never a third party's.
-    pub standard: Vec<String>,
 }
 
 /// Ready to run code.
@@ -276,33 +267,4 @@ fn ended(token: &str, supervised: supervise::Supervised) -> Result<Ended, Sandbo
 
 fn last_line(text: &str) -> &str {
     text.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default()
-}
-
-const ASK: &str = "import json, os, sys
-print(json.dumps({
-    'version': '.'.join(map(str, sys.version_info[:3])),
-    'prefixes': sorted({sys.prefix, sys.base_prefix, os.path.dirname(os.path.dirname(os.path.realpath(sys.executable)))}),
-    'standard': sorted(sys.stdlib_module_names),
-}))";
-
-impl Python {
-    /// Asks the interpreter, outside of the sandbox: it is the user's own.
-    fn find(path: &Path) -> Result<Self, SandboxError> {
-        let wrong =
-            |reason: String| SandboxError::NoPython { path: path.display().to_string(), reason };
-        let output = Command::new(path)
-            .args(["-I", "-c", ASK])
-            .env_clear()
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| wrong(error.to_string()))?;
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        if !output.status.success() && stderr.contains("stdlib_module_names") {
-            return Err(wrong("it is older than 3.10".to_owned()));
-        }
-        let mut python: Self = serde_json::from_slice(&output.stdout)
-            .map_err(|_| wrong(format!("it answers: {}", last_line(&stderr))))?;
-        python.path = path.to_owned();
-        Ok(python)
-    }
 }
