@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use super::checks;
 use super::model::{Report, Variant};
 use crate::stats::Stat;
 
@@ -18,6 +19,7 @@ pub fn render(report: &Report) -> String {
     recommendations(&mut out, report);
     warnings(&mut out, report);
     matrix(&mut out, report);
+    out.push_str(&checks::section(report));
     metrics(&mut out, report);
     insights(&mut out, report);
     sizing(&mut out, report);
@@ -223,7 +225,7 @@ fn formulas(report: &Report) -> String {
          - tok/s: tokens generated over the time from the prompt's tokens at the engine to the last token on the host, prefill included.\n\
          - TTFT: time to the first token. TPOT: (time − TTFT) / (tokens − 1), or 1000 / (tok/s) where no step was timed. decode tok/s: 1000 / TPOT.\n\
          - of bound: decode tok/s over its bound, read bandwidth measured in the same process / bytes read for a token.\n\
-         - intervals: 95 %, the wider of the percentile bootstrap (2,000 resamples, fixed seed) and Student's t; differences are paired by prompt and run; a single pair counts beyond {:.0} %.\n\
+         - intervals: 95 %, the wider of the percentile bootstrap (2,000 resamples, fixed seed) and Student's t, of shares Wilson's; differences are paired by prompt and run; a single pair counts beyond {:.0} %.\n\
          - usable: passes its checks where checks ran; else reaches {:.1} stars; else is complete, parses and shows {:.0} % of the rubric.\n\
          - cost: price of a GPU-hour × generation time; loading is left out.\n\
          - sizing: bandwidth / weight bytes read for a token; memory − 4.5 GB − weights, over the keys and values of 4,096 tokens.\n",

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::model::{CellFacts, Measure};
-use crate::check::Verdict;
+use crate::check;
 use crate::review::Review;
 use crate::sweep::ReportRules;
 
@@ -33,10 +33,9 @@ pub fn stars(cell: &CellFacts) -> Option<f64> {
     (!given.is_empty()).then(|| crate::stats::mean(&given))
 }
 
+/// What executing the output says; unknown where a check could not run.
 pub fn check_passes(cell: &CellFacts) -> Option<bool> {
-    let mut ran = cell.checks.iter().filter(|c| c.verdict != Verdict::NotRun).peekable();
-    ran.peek()?;
-    Some(ran.all(|check| check.verdict == Verdict::Pass))
+    check::passes(&cell.checks)
 }
 
 /// The rubric's share, for an answer that is whole and parses.

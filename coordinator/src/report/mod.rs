@@ -4,11 +4,13 @@
 //! - [`build`](mod@build): from what was collected to that data; [`measures`], [`variants`] and
 //!   [`environment`] are its parts
 //! - [`recommend`], [`insights`], [`warnings`]: what follows from the numbers
+//! - [`checks`]: what executing the outputs found
 //! - [`charts`]: inline SVG
 //! - [`html`] and [`markdown`]: the documents
 
 pub mod build;
 mod charts;
+mod checks;
 mod environment;
 mod html;
 mod insights;

@@ -6,6 +6,7 @@ use bakeoff_proto::{CellId, FinishReason, Metrics};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::checks::CheckCount;
 use crate::check::Check;
 use crate::collect::Status;
 use crate::quality::Analysis;
@@ -116,6 +117,9 @@ pub struct Variant {
     pub stars: Option<Stat>,
     pub evidence: Option<Stat>,
     pub pass_rate: Option<Stat>,
+    /// How the checks ended, in the order in which they run.
+    #[serde(default)]
+    pub checks: Vec<CheckCount>,
     /// pass@k of the suite's tasks by k, when the sweep has a suite.
     pub pass_at_k: BTreeMap<usize, Stat>,
     pub complete: usize,

@@ -1,16 +1,17 @@
 //! What is known of each variant: the means over its cells, and what follows from them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bakeoff_proto::{FinishReason, MetricsRecord, ModelSource};
 
-use super::measures;
 use super::model::{CellFacts, Measure, Variant};
+use super::{checks, measures};
+use crate::check::score;
 use crate::collect::{Collected, Row, Status};
 use crate::quality::Analysis;
 use crate::review::Review;
 use crate::sizing::{self, Gpu, ModelSize};
-use crate::stats::{Stat, pass_at_k, percentile};
+use crate::stats::{Stat, percentile};
 
 /// Every variant, in the order of the sweep.
 pub fn all(
@@ -61,10 +62,16 @@ fn variant(
     };
     let rules = &collected.plan.sweep.report;
     let passing = mine.iter().filter(|(cell, _)| cell.passes == Some(true)).count();
-    let judged = mine.iter().any(|(cell, _)| cell.passes.is_some());
     let time: f64 = records.iter().map(|r| r.metrics.time_s).sum();
     let tokens: f64 = records.iter().map(|r| f64::from(r.metrics.tokens_generated)).sum();
-    let gpu_s_per_passing = (judged && passing > 0).then(|| time / passing as f64);
+    // An output of which nothing is known neither passes nor costs.
+    let judged_time: f64 = mine
+        .iter()
+        .filter(|(cell, _)| cell.passes.is_some())
+        .filter_map(|(cell, _)| Some(cell.metrics.as_ref()?.time_s))
+        .sum();
+    let gpu_s_per_passing = (passing > 0).then(|| judged_time / passing as f64);
+    let pass_rate = score::pass_rate(mine.iter().map(|(cell, _)| measures::check_passes(cell)));
     let price_per_s = rules.price_per_gpu_hour.map(|price| price / 3600.0);
     let size = size(&records);
     let texts = |of: fn(&Review) -> &str| {
@@ -120,10 +127,14 @@ fn variant(
         } else {
             0.0
         },
-        quality: of_cells(&|cell| measures::quality(cell, measure)),
+        quality: match measure {
+            Measure::PassRate => pass_rate,
+            _ => of_cells(&|cell| measures::quality(cell, measure)),
+        },
         stars: of_cells(&measures::stars),
         evidence: of_cells(&measures::evidence),
-        pass_rate: of_cells(&|cell| measures::check_passes(cell).map(|p| f64::from(u8::from(p)))),
+        pass_rate,
+        checks: checks::count(mine.iter().map(|(cell, _)| *cell)),
         pass_at_k: suite_scores(collected, mine),
         complete: analysed(&|a| a.complete),
         parses: analysed(&|a| a.parses == Some(true)),
@@ -214,27 +225,15 @@ fn named_for_code(model: &str) -> bool {
     lower.contains("code") || lower.contains("coder")
 }
 
-/// pass@k for k of 1, 5, 10 and the number of samples, over the tasks of the suite.
+/// pass@k of the sweep's suites: the samples of each task that could be judged.
 fn suite_scores(collected: &Collected, mine: &[(&CellFacts, &Row)]) -> BTreeMap<usize, Stat> {
-    let mut tasks: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    for prompt in collected.plan.sweep.prompts.iter().filter(|p| p.task.is_some()) {
-        for (cell, _) in mine.iter().filter(|(cell, _)| cell.prompt == prompt.id) {
-            if let Some(passes) = measures::check_passes(cell) {
-                let task = tasks.entry(&prompt.id).or_default();
-                task.0 += 1;
-                task.1 += usize::from(passes);
-            }
-        }
-    }
-    let Some(samples) = tasks.values().map(|(n, _)| *n).min() else { return BTreeMap::new() };
-    [1, 5, 10, samples]
-        .into_iter()
-        .filter(|k| *k <= samples)
-        .filter_map(|k| {
-            let scores = tasks.values().filter_map(|(n, c)| pass_at_k(*n, *c, k));
-            Some((k, Stat::of(scores)?))
-        })
-        .collect()
+    let tasks = collected.plan.sweep.prompts.iter().filter(|prompt| prompt.task.is_some());
+    let tasks: BTreeSet<&str> = tasks.map(|prompt| prompt.id.as_str()).collect();
+    score::suite(
+        mine.iter()
+            .filter(|(cell, _)| tasks.contains(cell.prompt.as_str()))
+            .filter_map(|(cell, _)| Some((cell.prompt.as_str(), measures::check_passes(cell)?))),
+    )
 }
 
 /// Names, for each variant that another is at least as good and as fast as, the best such one.
