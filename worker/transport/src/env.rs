@@ -60,6 +60,7 @@ pub const STANDARD: &[(&str, &[Variable])] = &[
                 "Where the token is exchanged [default: `https://sts.REGION.amazonaws.com`]",
             ),
             ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "Credentials of EKS pod identity"),
+            ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "Credentials of an ECS task"),
             ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "Token file of EKS pod identity"),
             (
                 "SSL_CERT_FILE",
