@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bakeoff_transport::test_servers::NatsServer;
 use serde_json::Value;
 
-use crate::hub::{Hub, TOKEN};
+use crate::loopback_hub::{Hub, TOKEN};
 use crate::{path, ran, worker};
 
 /// One line of the report: health and detail.
@@ -54,7 +54,7 @@ fn a_machine_for_which_nothing_was_asked_is_well() {
 #[test]
 fn a_hub_is_asked_with_the_token_of_the_machine() {
     let home = tempfile::tempdir().expect("a folder");
-    let hub = Hub::serve(home.path());
+    let hub = Hub::of_folder(home.path());
     let with = |more: &[(&str, &str)], healthy| {
         let hub = [
             ("HF_HUB_OFFLINE", "0"),

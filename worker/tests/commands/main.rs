@@ -2,11 +2,12 @@
 //!
 //! - `generate`: what a generation prints; `refusals`: what it says when it cannot
 //! - `doctor`: the machine, the broker, the store and the hub, told
-//! - `models`: folders with models, whole and spoiled; `hub`: a hub on loopback
+//! - `models`: folders with models, whole and spoiled
 
 mod doctor;
 mod generate;
-mod hub;
+#[path = "../../engine/tests/loopback_hub/mod.rs"]
+mod loopback_hub;
 mod models;
 mod refusals;
 

@@ -1,21 +1,29 @@
-//! A small hub on loopback, with one model, that drops connections, refuses, and sends damaged files.
+//! A small hub on loopback, with one model, `owner/model`, and one account. It drops connections, refuses, and
+//! sends damaged files.
 
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bakeoff_proto::digest::sha256_hex;
+use serde_json::{Value, json};
 
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+/// The token of the account `tester`.
+pub const TOKEN: &str = "hf_of_the_test";
 
 /// What the hub does and has seen.
 #[derive(Default)]
 pub struct State {
+    /// The model's files by name; with none it is an empty configuration and weights that are none.
+    pub files: Vec<(String, Vec<u8>)>,
     /// Break off the first transfer of the weights after so many bytes.
     pub drop_after: Option<usize>,
+    /// Of the weights, instead of the true ones.
     pub declared_size: Option<u64>,
     pub declared_sha256: Option<String>,
     pub refuse: Option<(u16, &'static str)>,
@@ -32,23 +40,42 @@ pub struct Hub {
 }
 
 impl Hub {
-    pub fn start(state: State) -> Self {
+    pub fn start(mut state: State) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
-        let state = Arc::new(Mutex::new(state));
         let weights: Vec<u8> = (0..300_000_u32).map(|i| (i * 7 % 251) as u8).collect();
-        let (shared, bytes) = (state.clone(), weights.clone());
+        if state.files.is_empty() {
+            let files = [("config.json", b"{}".to_vec()), ("model.safetensors", weights.clone())];
+            state.files = files.map(|(name, bytes)| (name.to_owned(), bytes)).into();
+        }
+        let state = Arc::new(Mutex::new(state));
+        let shared = state.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (shared, bytes) = (shared.clone(), bytes.clone());
-                std::thread::spawn(move || serve(stream, &shared, &bytes));
+                let shared = shared.clone();
+                std::thread::spawn(move || serve(stream, &shared));
             }
         });
         Self { endpoint, state, weights, home: tempfile::tempdir().expect("a folder") }
     }
+
+    /// A hub whose model is the files of a folder.
+    pub fn of_folder(folder: &Path) -> Self {
+        let files = std::fs::read_dir(folder).expect("a folder").map(|entry| {
+            let entry = entry.expect("an entry");
+            let name = entry.file_name().to_string_lossy().into_owned();
+            (name, std::fs::read(entry.path()).expect("a file"))
+        });
+        Self::start(State { files: files.collect(), ..State::default() })
+    }
+
+    /// The request lines so far, each with the first byte that was asked for.
+    pub fn requests(&self) -> Vec<String> {
+        self.state.lock().expect("the state").requests.clone()
+    }
 }
 
-fn serve(mut stream: TcpStream, state: &Mutex<State>, weights: &[u8]) -> Option<()> {
+fn serve(mut stream: TcpStream, state: &Mutex<State>) -> Option<()> {
     let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
     let request = lines.next()?.ok()?;
     let (mut from, mut authorization) = (0, None);
@@ -61,29 +88,12 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>, weights: &[u8]) -> Option<
         }
     }
     let mut state = state.lock().ok()?;
+    let known = authorization.as_deref() == Some(&format!("Bearer {TOKEN}"));
     state.authorizations.extend(authorization);
     state.requests.push(format!("{request} from {from}"));
     let head = request.starts_with("HEAD");
-    let path = request.split(' ').nth(1)?.to_owned();
-    let (status, code, body): (u16, &str, Vec<u8>) = if let Some((status, code)) = state.refuse {
-        (status, code, Vec::new())
-    } else if path.starts_with("/api/models/owner/model/revision/main")
-        || path.contains(COMMIT) && path.starts_with("/api")
-    {
-        let sha = state.declared_sha256.clone().unwrap_or_else(|| sha256_hex(weights));
-        let size = state.declared_size.unwrap_or(weights.len() as u64);
-        let json = serde_json::json!({"id": "owner/model", "sha": COMMIT, "siblings": [
-            {"rfilename": "config.json", "size": 2, "blobId": "a".repeat(40)},
-            {"rfilename": "model.safetensors", "size": size, "blobId": "b".repeat(40),
-             "lfs": {"sha256": sha, "size": size, "pointerSize": 135}}]});
-        (200, "", json.to_string().into_bytes())
-    } else if path.starts_with("/api") {
-        (404, "RevisionNotFound", Vec::new())
-    } else if path.ends_with("config.json") {
-        (200, "", b"{}".to_vec())
-    } else {
-        (if from > 0 { 206 } else { 200 }, "", weights[from..].to_vec())
-    };
+    let path = request.split(' ').nth(1)?.split('?').next()?.to_owned();
+    let (status, code, body) = state.answer(&path, from, known);
     let sent = if path.ends_with("safetensors") && !head { state.drop_after.take() } else { None };
     drop(state);
     write!(stream, "HTTP/1.1 {status} X\r\nx-error-code: {code}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len()).ok()?;
@@ -91,4 +101,41 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>, weights: &[u8]) -> Option<
         stream.write_all(&body[..sent.unwrap_or(body.len())]).ok()?;
     }
     Some(())
+}
+
+impl State {
+    fn answer(&self, path: &str, from: usize, known: bool) -> (u16, &'static str, Vec<u8>) {
+        let revision = path.strip_prefix("/api/models/owner/model/revision/");
+        let file = path.strip_prefix(&format!("/owner/model/resolve/{COMMIT}/")[..]);
+        match (path, revision, file) {
+            _ if self.refuse.is_some() => {
+                let (status, code) = self.refuse.unwrap_or_default();
+                (status, code, Vec::new())
+            }
+            ("/api/models", ..) => (200, "", b"[]".to_vec()),
+            ("/api/whoami-v2", ..) if known => (200, "", br#"{"name": "tester"}"#.to_vec()),
+            ("/api/whoami-v2", ..) => (401, "", Vec::new()),
+            (_, Some("main" | COMMIT), _) => (200, "", self.listing().to_string().into_bytes()),
+            (_, Some(_), _) => (404, "RevisionNotFound", Vec::new()),
+            (_, _, Some(file)) => match self.files.iter().find(|(name, _)| name == file) {
+                Some((_, bytes)) => (if from > 0 { 206 } else { 200 }, "", bytes[from..].to_vec()),
+                None => (404, "EntryNotFound", Vec::new()),
+            },
+            _ => (404, "RepoNotFound", Vec::new()),
+        }
+    }
+
+    fn listing(&self) -> Value {
+        let file = |(name, bytes): &(String, Vec<u8>)| {
+            let sha256 = sha256_hex(bytes);
+            let mut file = json!({"rfilename": name, "size": bytes.len(), "blobId": sha256[..40]});
+            if name.ends_with(".safetensors") {
+                let size = self.declared_size.unwrap_or(bytes.len() as u64);
+                let sha256 = self.declared_sha256.clone().unwrap_or(sha256);
+                file["lfs"] = json!({"sha256": sha256, "size": size, "pointerSize": 135});
+            }
+            file
+        };
+        json!({"id": "owner/model", "sha": COMMIT, "siblings": self.files.iter().map(file).collect::<Vec<_>>()})
+    }
 }
