@@ -18,10 +18,10 @@ def cache():
 def server(program):
     """The path of `nats-server` or `weed`."""
     pins = re.findall(
-        r'package: "([^"]+)",\s+version: "([^"]+)",\s+program: "([^"]+)",\s+digests: &\[([^\]]*)\]',
+        r'package: "([^"]+)",\s+version: "([^"]+)",\s+file: "([^"]+)",\s+digests: &\[([^\]]*)\]',
         PINS.read_text(),
     )
-    [(package, version, digests)] = [(p, v, d) for p, v, name, d in pins if name == program]
+    [(package, version, digests)] = [(p, v, d) for p, v, file, d in pins if file == f"bin/{program}"]
     folder = cache() / f"{package}-{version}"
     if not (folder / "bin" / program).exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
