@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bakeoff_proto::names;
 use bakeoff_transport::queue::JobQueue;
 use bakeoff_transport::queue::memory::MemoryQueue;
-use bakeoff_worker::engine_models::EngineModels;
+use bakeoff_worker::cli::gpu_index;
+use bakeoff_worker::engine_models::{DeviceChoice, EngineModels};
 use bakeoff_worker::run::{Stop, WorkerConfig, serve};
 use bakeoff_worker::telemetry::Gpu;
 use object_store::ObjectStore;
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 /// Those of `work`, or the worker's if it ends first.
 pub async fn with_worker<T, F>(
     store: Arc<dyn ObjectStore>,
+    device: DeviceChoice,
     work: impl FnOnce(Arc<dyn JobQueue>) -> F,
 ) -> Result<T, anyhow::Error>
 where
@@ -25,10 +27,13 @@ where
 {
     let queue: Arc<dyn JobQueue> = Arc::new(MemoryQueue::new());
     let (stop, stopped) = watch::channel(Stop::No);
-    let classes = vec![names::ANY_CLASS.to_owned(), names::CPU_CLASS.to_owned()];
-    let models = Arc::new(EngineModels::new(Default::default()));
+    let gpu = Arc::new(Gpu::open(gpu_index(device)));
+    let class =
+        gpu.describe().map_or(names::CPU_CLASS.to_owned(), |(name, ..)| names::class_token(&name));
+    let classes = vec![names::ANY_CLASS.to_owned(), class];
+    let models = Arc::new(EngineModels::new(device));
     let name = format!("local-{}", std::process::id());
-    let config = WorkerConfig::new(name, classes, models, Arc::new(Gpu::open(None)));
+    let config = WorkerConfig::new(name, classes, models, gpu);
     let mut worker = tokio::spawn(serve(config, Arc::clone(&queue), store, stopped));
     let outcome = tokio::select! {
         outcome = work(queue) => outcome,

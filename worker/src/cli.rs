@@ -80,8 +80,8 @@ struct RunArgs {
     nats: NatsArgs,
     #[command(flatten)]
     store: StoreArgs,
-    /// cpu, or cuda:N
-    #[arg(long, env = "BAKEOFF_DEVICE", default_value = "cpu", value_parser = parse_device)]
+    /// auto, cpu or cuda:N; auto is the first GPU, if this build can use one and one is there
+    #[arg(long, env = "BAKEOFF_DEVICE", default_value = "auto", value_parser = parse_device)]
     device: DeviceChoice,
     /// Name of this worker in records and events [default: host name and process id]
     #[arg(long, env = "BAKEOFF_WORKER_NAME")]
@@ -118,8 +118,8 @@ struct DoctorArgs {
     nats: NatsArgs,
     #[command(flatten)]
     store: StoreArgs,
-    /// cpu, or cuda:N
-    #[arg(long, env = "BAKEOFF_DEVICE", default_value = "cpu", value_parser = parse_device)]
+    /// auto, cpu or cuda:N; auto is the first GPU, if this build can use one and one is there
+    #[arg(long, env = "BAKEOFF_DEVICE", default_value = "auto", value_parser = parse_device)]
     device: DeviceChoice,
     /// One JSON object instead of lines
     #[arg(long)]
@@ -258,16 +258,22 @@ pub fn host_name() -> String {
         .unwrap_or_else(|| "worker".to_owned())
 }
 
-fn gpu_index(device: DeviceChoice) -> Option<u32> {
+/// The GPU's number, for NVML.
+pub fn gpu_index(device: DeviceChoice) -> Option<u32> {
     match device {
         DeviceChoice::Cpu => None,
         DeviceChoice::Cuda(index) => u32::try_from(index).ok(),
     }
 }
 
-pub(crate) fn parse_device(text: &str) -> Result<DeviceChoice, String> {
-    let expected = || format!("`{text}` is no device: use cpu or cuda:N");
+/// A device by name, `auto` resolved.
+///
+/// # Errors
+/// Another name.
+pub fn parse_device(text: &str) -> Result<DeviceChoice, String> {
+    let expected = || format!("`{text}` is no device: use auto, cpu or cuda:N");
     match text.split_once(':') {
+        None if text == "auto" => Ok(DeviceChoice::auto()),
         None if text == "cpu" => Ok(DeviceChoice::Cpu),
         None if text == "cuda" => Ok(DeviceChoice::Cuda(0)),
         Some(("cuda", index)) => index.parse().map(DeviceChoice::Cuda).map_err(|_| expected()),

@@ -1,12 +1,12 @@
 //! Models by the engine: found, checked, loaded, and asked.
 
 use std::ops::ControlFlow;
-use std::sync::OnceLock;
 
 use bakeoff_engine::format::{Formatter, Prompt};
-use bakeoff_engine::load::{self, DeviceChoice, LoadOptions, Loaded};
+pub use bakeoff_engine::load::DeviceChoice;
+use bakeoff_engine::load::{self, LoadOptions, Loaded};
 use bakeoff_engine::source::{self, SourceOptions};
-use bakeoff_engine::{Engine, EngineError, Request, bandwidth};
+use bakeoff_engine::{Engine, EngineError, Request};
 use bakeoff_proto::settings::LoadFormat;
 use bakeoff_proto::{Cell, FailureKind, Job};
 
@@ -40,22 +40,20 @@ impl Models for EngineModels {
             device: self.device,
             context: longest(&formatter, &job.cells),
         };
+        // Before the load: the measurement wants memory of its own.
+        let bandwidth = match self.device.read_bandwidth_gb_s(&job.engine) {
+            Ok(gb_s) => Some(gb_s),
+            Err(error) => {
+                tracing::warn!(%error, "the read bandwidth could not be measured: no roofline");
+                None
+            }
+        };
         let loaded = load::load(&files, &options, &mut |at| {
             on_progress(OpenProgress::Load { bytes: at.bytes, total_bytes: at.total_bytes })
         })?;
-        let bandwidth = match self.device {
-            DeviceChoice::Cpu => Some(host_bandwidth_gb_s()),
-            DeviceChoice::Cuda(_) => None,
-        };
         let facts = facts(&formatter, &loaded, files.download_s, bandwidth);
         Ok(Box::new(EngineModel { engine: loaded.engine, formatter, facts }))
     }
-}
-
-/// Measured once in the process: it takes a second, and nothing else may run meanwhile.
-fn host_bandwidth_gb_s() -> f64 {
-    static MEASURED: OnceLock<f64> = OnceLock::new();
-    *MEASURED.get_or_init(|| bandwidth::measure_host().gb_s)
 }
 
 /// Tokens of the longest cell, prompt and output. A prompt that cannot be rendered fails in its own turn.

@@ -5,7 +5,6 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use bakeoff_engine::bandwidth::measure_host;
 use bakeoff_engine::config::ModelConfig;
 use bakeoff_engine::format::{Formatter, Prompt, Rendered};
 use bakeoff_engine::load::{DeviceChoice, LoadOptions, Loaded, load};
@@ -77,8 +76,8 @@ pub struct GenerateArgs {
     engine: Engine,
     #[arg(long, value_enum, default_value = "bf16")]
     dtype: Number,
-    /// cpu, or cuda:N
-    #[arg(long, env = "BAKEOFF_DEVICE", default_value = "cpu", value_parser = parse_device)]
+    /// auto, cpu or cuda:N; auto is the first GPU, if this build can use one and one is there
+    #[arg(long, env = "BAKEOFF_DEVICE", default_value = "auto", value_parser = parse_device)]
     device: DeviceChoice,
     /// Print one JSON object when done: rendered_prompt, prompt_token_ids, token_ids, text, finish_reason, metrics
     #[arg(long)]
@@ -231,9 +230,11 @@ fn generate(args: &GenerateArgs) -> Result<(), EngineError> {
         device: args.device,
         context: rendered.ids.len().saturating_add(request.max_new_tokens),
     };
+    // Before the load: the measurement wants memory of its own.
+    let bandwidth = args.device.read_bandwidth_gb_s(&options.settings)?;
     let mut loaded = load(&files, &options, &mut |_| ControlFlow::Continue(()))?;
     let generation = stream(&mut loaded, &formatter, request, !args.json)?;
-    report(args, &files, &formatter, &rendered, &loaded, &generation)
+    report(args, (&files, bandwidth), &formatter, &rendered, &loaded, &generation)
 }
 
 /// As many as asked for, or else as many as usual and the context allows.
@@ -271,7 +272,7 @@ fn stream(
 
 fn report(
     args: &GenerateArgs,
-    files: &ModelFiles,
+    (files, bandwidth): (&ModelFiles, f64),
     formatter: &Formatter,
     rendered: &Rendered,
     loaded: &Loaded,
@@ -287,7 +288,7 @@ fn report(
         stored_bytes: loaded.stored_bytes,
         load_s: loaded.load_s,
         download_s: files.download_s,
-        read_bandwidth_gb_s: (args.device == DeviceChoice::Cpu).then(|| measure_host().gb_s),
+        read_bandwidth_gb_s: Some(bandwidth),
     };
     let metrics = figures(generation, &timing, prompt_tokens, &opened);
     let facts = formatter.output_facts(rendered, &generation.token_ids, finish_reason);

@@ -41,6 +41,10 @@ pub struct RunArgs {
     connect: Connections,
     #[command(flatten)]
     queue: QueueArgs,
+    /// Without --nats: auto, cpu or cuda:N; auto is the first GPU, if this build can use one and one is there
+    #[cfg(feature = "embedded")]
+    #[arg(long, env = "BAKEOFF_DEVICE", default_value = "auto", value_parser = bakeoff_worker::cli::parse_device)]
+    device: bakeoff_worker::engine_models::DeviceChoice,
     /// Print one JSON object at the end
     #[arg(long)]
     json: bool,
@@ -114,7 +118,7 @@ async fn run_here(
     store: &OpenStore,
     plan: &Plan,
 ) -> Result<Watched, anyhow::Error> {
-    crate::embedded::with_worker(store.objects.clone(), |queue| {
+    crate::embedded::with_worker(store.objects.clone(), args.device, |queue| {
         publish_and_watch(args, queue, store, plan, true)
     })
     .await

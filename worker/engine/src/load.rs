@@ -1,6 +1,10 @@
 //! Loading: from a model's files to an engine that generates.
 
-use std::{ops::ControlFlow, time::Instant};
+use std::{
+    ops::ControlFlow,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
 use bakeoff_proto::{
     Dtype, EngineKind, EngineSettings, FailureKind,
@@ -9,8 +13,8 @@ use bakeoff_proto::{
 use candle_core::Device;
 
 use crate::{
-    Engine, EngineError, config::ModelConfig, host, reference::Reference, source::ModelFiles,
-    stock::Stock, weights::Weights,
+    Engine, EngineError, bandwidth, config::ModelConfig, host, reference::Reference,
+    source::ModelFiles, stock::Stock, weights::Weights,
 };
 
 /// The device to load on.
@@ -19,6 +23,47 @@ pub enum DeviceChoice {
     #[default]
     Cpu,
     Cuda(usize),
+}
+
+impl DeviceChoice {
+    /// The first GPU, if this build can use one and one is there; else the CPU.
+    pub fn auto() -> Self {
+        #[cfg(feature = "cuda")]
+        if cudarc::driver::CudaContext::device_count().is_ok_and(|count| count > 0) {
+            return Self::Cuda(0);
+        }
+        Self::Cpu
+    }
+
+    /// What reading this device's memory can reach, GB/s (10^9 bytes), measured once in the process: before a
+    /// model is loaded, since a GPU is read over 4 GiB of its own.
+    ///
+    /// # Errors
+    /// The device cannot be opened, or has no room.
+    pub fn read_bandwidth_gb_s(self, settings: &EngineSettings) -> Result<f64, EngineError> {
+        static MEASURED: Mutex<Vec<(DeviceChoice, f64)>> = Mutex::new(Vec::new());
+        let mut measured = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, gb_s)) = measured.iter().find(|(device, _)| *device == self) {
+            return Ok(*gb_s);
+        }
+        let gb_s = match self {
+            Self::Cpu => bandwidth::measure_host().gb_s,
+            Self::Cuda(ordinal) => gpu_bandwidth_gb_s(ordinal, settings)?,
+        };
+        measured.push((self, gb_s));
+        Ok(gb_s)
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn gpu_bandwidth_gb_s(ordinal: usize, settings: &EngineSettings) -> Result<f64, EngineError> {
+    let gpu = crate::fused::device::Gpu::open(ordinal, settings)?;
+    crate::fused::measure::read_bandwidth_gb_s(&gpu)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn gpu_bandwidth_gb_s(_ordinal: usize, _settings: &EngineSettings) -> Result<f64, EngineError> {
+    Err(unsupported("this build has no CUDA: it measures no GPU"))
 }
 
 /// What a load is told beside the model's files.

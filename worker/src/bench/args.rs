@@ -39,9 +39,9 @@ pub struct BenchArgs {
     /// Number format of weights and activations.
     #[arg(long, default_value = "bf16", value_parser = dtype)]
     pub dtype: Dtype,
-    /// `cpu` or `cuda:N`; by default the first GPU of a build that can use one.
-    #[arg(long, value_parser = device)]
-    pub device: Option<DeviceChoice>,
+    /// auto, cpu or cuda:N; auto is the first GPU, if this build can use one and one is there
+    #[arg(long, env = "BAKEOFF_DEVICE", default_value = "auto", value_parser = crate::cli::parse_device)]
+    pub device: DeviceChoice,
     /// Sample with temperature 0.7 and top-p 0.9 instead of taking the most likely token.
     #[arg(long)]
     pub sample: bool,
@@ -107,9 +107,7 @@ impl BenchArgs {
     }
 
     pub fn device(&self) -> DeviceChoice {
-        let default =
-            if cfg!(feature = "cuda") { DeviceChoice::Cuda(0) } else { DeviceChoice::Cpu };
-        self.device.unwrap_or(default)
+        self.device
     }
 
     /// Longest sequence of all.
@@ -194,16 +192,5 @@ fn dtype(text: &str) -> Result<Dtype, String> {
         "bf16" => Ok(Dtype::Bf16),
         "f32" => Ok(Dtype::F32),
         _ => Err(format!("{text:?} is no dtype: bf16 or f32")),
-    }
-}
-
-fn device(text: &str) -> Result<DeviceChoice, String> {
-    match text.split_once(':') {
-        None if text == "cpu" => Ok(DeviceChoice::Cpu),
-        None if text == "cuda" => Ok(DeviceChoice::Cuda(0)),
-        Some(("cuda", at)) if at.parse::<usize>().is_ok() => {
-            Ok(DeviceChoice::Cuda(at.parse().unwrap_or(0)))
-        }
-        _ => Err(format!("{text:?} is no device: cpu, cuda or cuda:N")),
     }
 }
