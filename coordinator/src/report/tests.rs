@@ -492,3 +492,24 @@ async fn pushes_of_two_reviewers_are_merged() {
     let other = Reviews { seed: 8, ..by("Cyd", 1) };
     assert!(push(&other).await.expect_err("another seed").to_string().contains("seed"));
 }
+
+#[test]
+fn random_weights_and_mismatches_are_told_once_a_model() {
+    let plan = sweep(
+        "name = \"d\"\n[generation]\nruns = 3\n[engine]\nload_format = \"dummy\"\n[[prompts]]\nid = \"p\"\ntext = \"x\"\n[[models]]\nid = \"org/a\"\n",
+    );
+    let mut collected = collected(plan, |_, _, _| Some(Made::new(GOOD)));
+    for record in collected.records.values_mut() {
+        record.mismatches = vec![format!("weights: 1 bytes planned, {} bytes seen", record.run)];
+    }
+    let report = build(&collected, &crate::sizing::shipped_gpus());
+    let of = |kind: &str| -> Vec<&str> {
+        report.warnings.iter().filter(|w| w.kind == kind).map(|w| w.text.as_str()).collect()
+    };
+    assert_eq!(of("mismatch").len(), 1, "{:?}", of("mismatch"));
+    assert!(of("mismatch")[0].starts_with("org/a: weights: 1 bytes planned, 1 bytes seen"));
+    assert!(of("mismatch")[0].ends_with("(first of 3 cells)"));
+    assert_eq!(of("dummy_weights").len(), 1);
+    assert!(of("dummy_weights")[0].starts_with("org/a: random weights"));
+    assert!(build(&notebook(), &[]).warnings.iter().all(|w| w.kind != "dummy_weights"));
+}

@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bakeoff_proto::settings::LoadFormat;
+
+use super::build::variant_name;
 use super::model::{CellFacts, Measure, Variant, Warning};
 use crate::collect::Collected;
 
@@ -87,15 +90,47 @@ pub fn find(
         Measure::Stars if stars < done => warn("partly_reviewed", format!("{stars} of {done} outputs have been reviewed.")),
         Measure::Stars | Measure::PassRate | Measure::None => {}
     }
-    for cell in cells {
-        for mismatch in &cell.mismatches {
-            warn("mismatch", format!("{} {} r{}: {mismatch}", cell.variant, cell.prompt, cell.run));
-        }
-    }
+    dummy_weights(collected, &mut warn);
+    mismatches(cells, &mut warn);
     for problem in &collected.problems {
         warn("store", problem.clone());
     }
     found
+}
+
+/// Text of random weights is noise, however fast it came.
+fn dummy_weights(collected: &Collected, warn: &mut impl FnMut(&str, String)) {
+    let random = |row: &&crate::collect::Row| {
+        let settings = collected.record(row).map(|record| &record.engine_settings);
+        settings.is_some_and(|settings| settings.load_format == LoadFormat::Dummy)
+    };
+    let names: BTreeSet<_> =
+        collected.rows.iter().filter(random).map(|row| variant_name(collected, row)).collect();
+    if !names.is_empty() {
+        let names: Vec<_> = names.into_iter().collect();
+        warn(
+            "dummy_weights",
+            format!(
+                "{}: random weights of the model's shape (load_format = \"dummy\"). Speed and memory are the model's, the text and its quality are not.",
+                names.join(", ")
+            ),
+        );
+    }
+}
+
+/// One line for each kind of mismatch of a model, with the first cell's figures.
+fn mismatches(cells: &[CellFacts], warn: &mut impl FnMut(&str, String)) {
+    let mut kinds: BTreeMap<(&str, &str), (usize, &str)> = BTreeMap::new();
+    for cell in cells {
+        for mismatch in &cell.mismatches {
+            let what = mismatch.split(':').next().unwrap_or_default();
+            kinds.entry((&cell.variant, what)).or_insert((0, mismatch)).0 += 1;
+        }
+    }
+    for ((variant, _), (count, first)) in kinds {
+        let times = if count == 1 { String::new() } else { format!(" (first of {count} cells)") };
+        warn("mismatch", format!("{variant}: {first}{times}"));
+    }
 }
 
 /// Records of one report should come from one kind of machine and one build.
