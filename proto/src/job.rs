@@ -5,7 +5,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{EngineSettings, GenerationSettings, ModelSpec, digest};
+use crate::{EngineSettings, GenerationSettings, ModelSpec, SCHEMA_VERSION, digest};
 
 /// A sweep's name, which is also its folder in the object store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
@@ -161,9 +161,15 @@ impl Cell {
         }))
     }
 
-    /// A cell whose id still has to be set with [`Cell::identity`].
+    /// The id of a cell that still goes through [`Cell::identified`].
     pub fn unidentified() -> CellId {
         CellId("0".repeat(16))
+    }
+
+    /// The cell with its identity.
+    pub fn identified(mut self, model: &ModelSpec, engine: &EngineSettings) -> Self {
+        self.id = self.identity(model, engine);
+        self
     }
 }
 
@@ -188,6 +194,26 @@ pub struct Job {
 }
 
 impl Job {
+    /// A job as it is first published, with its identity. The cells have theirs.
+    pub fn first(
+        sweep: SweepName,
+        gpu_class: String,
+        model: ModelSpec,
+        engine: EngineSettings,
+        cells: Vec<Cell>,
+    ) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            id: Self::identity(&model, &engine, &cells),
+            generation: 1,
+            sweep,
+            gpu_class,
+            model,
+            engine,
+            cells,
+        }
+    }
+
     /// The identity of a job: its model, its engine and its cells.
     pub fn identity(model: &ModelSpec, engine: &EngineSettings, cells: &[Cell]) -> JobId {
         let ids: Vec<_> = cells.iter().map(|cell| &cell.id).collect();

@@ -13,12 +13,13 @@ use std::time::Duration;
 
 use bakeoff_engine::load::DeviceChoice;
 use bakeoff_proto::{
-    Cell, Dtype, EngineSettings, Failure, FailureKind, Format, GenerationSettings, Job,
-    MetricsRecord, ModelSource, ModelSpec, SCHEMA_VERSION, SweepName, Thinking, names,
+    Cell, Dtype, EngineSettings, Failure, FailureKind, GenerationSettings, Job, MetricsRecord,
+    ModelSource, SweepName, names,
 };
 use bakeoff_transport::queue::memory::MemoryQueue;
 use bakeoff_transport::queue::{JobQueue, QueueSettings};
 use bakeoff_transport::store;
+use bakeoff_transport::test_servers::jobs;
 use bakeoff_worker::engine_models::EngineModels;
 use bakeoff_worker::run::{Stop, WorkerConfig, serve};
 use bakeoff_worker::telemetry::Gpu;
@@ -29,35 +30,14 @@ use tokio::sync::watch;
 
 /// One model with two prompts; a number of tokens for the first, too few to matter for the second.
 fn job(sweep: &SweepName, folder: &Path, prompt: &str, max_new_tokens: u32) -> Job {
-    let source = ModelSource::Path { path: folder.to_str().expect("a UTF-8 path").to_owned() };
-    let model = ModelSpec { source, format: Format::Auto, thinking: Thinking::Auto };
-    let engine = EngineSettings { dtype: Dtype::F32, ..EngineSettings::default() };
     let cell = |run: u32, prompt: &str, max_new_tokens: u32| {
-        let mut cell = Cell {
-            id: Cell::unidentified(),
-            prompt_id: "p".into(),
-            prompt: prompt.to_owned(),
-            system: None,
-            code_hint: None,
-            run,
-            seed: 1,
-            generation: GenerationSettings { max_new_tokens, ..GenerationSettings::default() },
-            file_stem: "model".into(),
-        };
-        cell.id = cell.identity(&model, &engine);
-        cell
+        let generation = GenerationSettings { max_new_tokens, ..GenerationSettings::default() };
+        Cell { seed: 1, file_stem: "model".into(), ..jobs::cell(run, prompt, generation) }
     };
     let cells = vec![cell(1, prompt, max_new_tokens), cell(2, "1 2 3", 2)];
-    Job {
-        schema_version: SCHEMA_VERSION,
-        id: Job::identity(&model, &engine, &cells),
-        generation: 1,
-        sweep: sweep.clone(),
-        gpu_class: names::ANY_CLASS.into(),
-        model,
-        engine,
-        cells,
-    }
+    let source = ModelSource::Path { path: folder.to_str().expect("a UTF-8 path").to_owned() };
+    let engine = EngineSettings { dtype: Dtype::F32, ..EngineSettings::default() };
+    jobs::job(sweep.as_str(), source, engine, cells)
 }
 
 async fn read<T: serde::de::DeserializeOwned>(store: &dyn ObjectStore, key: &str) -> Option<T> {

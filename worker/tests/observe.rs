@@ -3,52 +3,21 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bakeoff_proto::{
-    Cell, EngineSettings, Format, GenerationSettings, Job, MetricsRecord, ModelSource, ModelSpec,
-    SCHEMA_VERSION, Thinking, names,
-};
+use bakeoff_proto::{EngineSettings, GenerationSettings, Job, MetricsRecord, ModelSource, names};
 use bakeoff_transport::queue::nats::NatsQueue;
 use bakeoff_transport::queue::{JobQueue, QueueSettings};
 use bakeoff_transport::store;
-use bakeoff_transport::test_servers::{Fault, NatsServer, Proxy, S3Server, free_ports};
+use bakeoff_transport::test_servers::{
+    Fault, NatsServer, Program, Proxy, S3Server, free_ports, jobs, wait_until,
+};
 use object_store::ObjectStore;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const MODEL: &str = "builtin:tiny-qwen3";
-
-/// A worker's process, gone when dropped.
-struct Worker(Child);
-
-impl Worker {
-    fn terminate(&self) {
-        let pid = libc::pid_t::try_from(self.0.id()).unwrap();
-        // SAFETY: `kill` takes any numbers; the child is ours and not yet waited for.
-        assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
-    }
-
-    fn ended(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            if let Some(status) = self.0.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "the worker does not leave");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        // Both fail only for a process that has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// The probes and metrics of one worker.
 struct Shown {
@@ -85,51 +54,16 @@ impl Shown {
     }
 }
 
-fn until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+fn until(what: &str, condition: impl FnMut() -> bool) {
+    wait_until(what, LIMIT, condition);
 }
 
 fn job(sweep: &str, runs: u32) -> Job {
-    let model = ModelSpec {
-        source: ModelSource::Builtin { name: "tiny-qwen3".into() },
-        format: Format::Auto,
-        thinking: Thinking::Auto,
-    };
-    let engine = EngineSettings::default();
-    let cells: Vec<Cell> = (1..=runs)
-        .map(|run| {
-            let mut cell = Cell {
-                id: Cell::unidentified(),
-                prompt_id: "p".into(),
-                prompt: "Write a Python function that returns the factorial of n.".into(),
-                system: None,
-                code_hint: None,
-                run,
-                seed: u64::from(run),
-                generation: GenerationSettings {
-                    max_new_tokens: 200,
-                    ..GenerationSettings::default()
-                },
-                file_stem: format!("tiny-qwen3__p__r{run}"),
-            };
-            cell.id = cell.identity(&model, &engine);
-            cell
-        })
-        .collect();
-    Job {
-        schema_version: SCHEMA_VERSION,
-        id: Job::identity(&model, &engine, &cells),
-        generation: 1,
-        sweep: sweep.parse().unwrap(),
-        gpu_class: "any".into(),
-        model,
-        engine,
-        cells,
-    }
+    let generation = GenerationSettings { max_new_tokens: 200, ..GenerationSettings::default() };
+    let prompt = "Write a Python function that returns the factorial of n.";
+    let cells = (1..=runs).map(|run| jobs::cell(run, prompt, generation.clone()));
+    let source = ModelSource::Builtin { name: "tiny-qwen3".into() };
+    jobs::job(sweep, source, EngineSettings::default(), cells.collect())
 }
 
 async fn tokens_recorded(store: &dyn ObjectStore, job: &Job) -> u64 {
@@ -165,7 +99,7 @@ async fn probes_and_metrics_tell_what_a_worker_does_from_start_to_drain() {
     command.args(["--store", "s3://results/observe", "--nats", &broker.url()]);
     command.args(["--s3-endpoint", &format!("http://127.0.0.1:{}", proxy.port())]);
     command.args(["--health-addr", &format!("127.0.0.1:{port}")]);
-    let mut worker = Worker(command.stdin(Stdio::null()).spawn().unwrap());
+    let mut worker = Program::start(&mut command);
     until("/healthz answers", || shown.status("/healthz") == 200);
     until("the job is decoded", || {
         shown.metric("bakeoff_job_phase{phase=\"decoding\"}") == Some(1.0)
@@ -220,7 +154,7 @@ async fn probes_and_metrics_tell_what_a_worker_does_from_start_to_drain() {
     worker.terminate();
     shown.until_ready_says(503, "\"draining\":true");
     proxy.set(Fault::None);
-    assert_eq!(worker.ended().code(), Some(0));
+    assert_eq!(worker.wait(LIMIT).code(), Some(0));
 }
 
 #[test]

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bakeoff_proto::{
-    Attempt, Cell, CellId, EngineSettings, Failure, FailureKind, Format, GenerationSettings, Job,
-    JobEvent, JobPhase, MetricsRecord, ModelSource, ModelSpec, SweepName, Thinking, digest, names,
+    Attempt, CellId, Dtype, EngineSettings, Failure, FailureKind, GenerationSettings, Job,
+    JobEvent, JobPhase, MetricsRecord, ModelSource, digest, names,
 };
 use bakeoff_transport::args::StoreArgs;
 use bakeoff_transport::queue::nats::NatsQueue;
 use bakeoff_transport::queue::{JobQueue, QueueSettings};
 use bakeoff_transport::store;
-use bakeoff_transport::test_servers::{Fault, NatsServer, Program, Proxy, S3Server};
+use bakeoff_transport::test_servers::{self, Fault, NatsServer, Program, Proxy, S3Server, jobs};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::ObjectStore;
@@ -110,54 +110,21 @@ async fn open(folder: &Path) -> Arc<dyn ObjectStore> {
 
 /// A job whose cells take a second or so each: so hot that an end-of-sequence token is rare.
 fn job(sweep: &str, model: &str, cells: u32) -> Job {
-    let sweep: SweepName = sweep.parse().unwrap();
-    let model = ModelSpec {
-        source: ModelSource::Builtin { name: model.into() },
-        format: Format::Auto,
-        thinking: Thinking::Auto,
+    let generation = GenerationSettings {
+        max_new_tokens: 900,
+        temperature: Some(5.0),
+        top_p: Some(1.0),
+        ..GenerationSettings::default()
     };
-    let engine = EngineSettings { dtype: bakeoff_proto::Dtype::F32, ..EngineSettings::default() };
-    let cells: Vec<Cell> = (1..=cells)
-        .map(|run| {
-            let mut cell = Cell {
-                id: Cell::unidentified(),
-                prompt_id: "p".into(),
-                prompt: "Write a Python function that returns the factorial of n.".into(),
-                system: None,
-                code_hint: None,
-                run,
-                seed: u64::from(run),
-                generation: GenerationSettings {
-                    max_new_tokens: 900,
-                    temperature: Some(5.0),
-                    top_p: Some(1.0),
-                    ..GenerationSettings::default()
-                },
-                file_stem: format!("tiny__p__r{run}"),
-            };
-            cell.id = cell.identity(&model, &engine);
-            cell
-        })
-        .collect();
-    Job {
-        schema_version: 1,
-        id: Job::identity(&model, &engine, &cells),
-        generation: 1,
-        sweep,
-        gpu_class: "any".into(),
-        model,
-        engine,
-        cells,
-    }
+    let prompt = "Write a Python function that returns the factorial of n.";
+    let cells = (1..=cells).map(|run| jobs::cell(run, prompt, generation.clone()));
+    let engine = EngineSettings { dtype: Dtype::F32, ..EngineSettings::default() };
+    let source = ModelSource::Builtin { name: model.into() };
+    jobs::job(sweep, source, engine, cells.collect())
 }
 
-async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let waited = async {
-        while !condition().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(LIMIT, waited).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
+async fn until(what: &str, condition: impl AsyncFnMut() -> bool) {
+    test_servers::until(what, LIMIT, condition).await;
 }
 
 async fn next(events: &mut BoxStream<'static, JobEvent>) -> JobEvent {

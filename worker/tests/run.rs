@@ -10,14 +10,13 @@ use bakeoff_engine::{EngineError, Footprint, Generation, Sampling, TokenEvent};
 use bakeoff_proto::record::OutputFacts;
 use bakeoff_proto::{
     Cell, EngineSettings, Failure, FailureKind, FinishReason, Format, GenerationSettings, Job,
-    JobPhase, MetricsRecord, ModelSource, ModelSpec, SCHEMA_VERSION, SweepName, Thinking, digest,
-    document, names,
+    JobPhase, MetricsRecord, ModelSource, SCHEMA_VERSION, Thinking, digest, document, names,
 };
 use bakeoff_transport::queue::memory::MemoryQueue;
 use bakeoff_transport::queue::nats::NatsQueue;
 use bakeoff_transport::queue::{JobQueue, QueueSettings};
 use bakeoff_transport::store;
-use bakeoff_transport::test_servers::{Fault, NatsServer, Proxy, S3Server};
+use bakeoff_transport::test_servers::{self, Fault, NatsServer, Proxy, S3Server, jobs};
 use bakeoff_worker::model::{Model, ModelFacts, Models, OnOpen, OnToken, OpenProgress, Output};
 use bakeoff_worker::run::{Served, Stop, WorkerConfig, WorkerError, serve};
 use bakeoff_worker::telemetry::Gpu;
@@ -158,43 +157,14 @@ impl Model for ScriptedModel {
 }
 
 fn job(name: &str, cells: u32) -> Job {
-    let sweep: SweepName = name.parse().unwrap();
-    let model = ModelSpec {
-        source: ModelSource::Path { path: "/models/scripted".into() },
-        format: Format::Auto,
-        thinking: Thinking::Auto,
-    };
-    let engine = EngineSettings::default();
-    let cells: Vec<Cell> = (1..=cells)
-        .map(|run| {
-            let mut cell = Cell {
-                id: Cell::unidentified(),
-                prompt_id: "p".into(),
-                prompt: format!("prompt {run}"),
-                system: None,
-                code_hint: None,
-                run,
-                seed: 1,
-                generation: GenerationSettings {
-                    max_new_tokens: 40,
-                    ..GenerationSettings::default()
-                },
-                file_stem: "scripted".into(),
-            };
-            cell.id = cell.identity(&model, &engine);
-            cell
-        })
-        .collect();
-    Job {
-        schema_version: 1,
-        id: Job::identity(&model, &engine, &cells),
-        generation: 1,
-        sweep,
-        gpu_class: "any".into(),
-        model,
-        engine,
-        cells,
-    }
+    let generation = GenerationSettings { max_new_tokens: 40, ..GenerationSettings::default() };
+    let cells = (1..=cells).map(|run| Cell {
+        seed: 1,
+        file_stem: "scripted".into(),
+        ..jobs::cell(run, &format!("prompt {run}"), generation.clone())
+    });
+    let source = ModelSource::Path { path: "/models/scripted".into() };
+    jobs::job(name, source, EngineSettings::default(), cells.collect())
 }
 
 async fn prepared(queue: &dyn JobQueue) {
@@ -229,12 +199,8 @@ impl RunningWorker {
     }
 }
 
-async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    while !condition().await {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+async fn until(what: &str, condition: impl AsyncFnMut() -> bool) {
+    test_servers::until(what, LIMIT, condition).await;
 }
 
 async fn emptied(queue: &dyn JobQueue, job: &Job) {

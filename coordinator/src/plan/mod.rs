@@ -195,7 +195,7 @@ fn cells(
     let mut cells = Vec::new();
     for prompt in &sweep.prompts {
         for run in 1..=sweep.runs {
-            let mut cell = Cell {
+            let cell = Cell {
                 id: Cell::unidentified(),
                 prompt_id: prompt.id.clone(),
                 prompt: prompt.text.clone(),
@@ -210,8 +210,7 @@ fn cells(
                     format!("{stem}__{}__r{run}", prompt.id)
                 },
             };
-            cell.id = cell.identity(spec, engine);
-            cells.push(cell);
+            cells.push(cell.identified(spec, engine));
         }
     }
     cells
@@ -234,16 +233,13 @@ fn planned_job(
     engine: &EngineSettings,
     cells: &[Cell],
 ) -> Result<PlannedJob, PlanError> {
-    let job = Job {
-        schema_version: SCHEMA_VERSION,
-        id: Job::identity(spec, engine, cells),
-        generation: 1,
-        sweep: sweep.name.clone(),
-        gpu_class: model.gpu_class.clone(),
-        model: spec.clone(),
-        engine: engine.clone(),
-        cells: cells.to_vec(),
-    };
+    let job = Job::first(
+        sweep.name.clone(),
+        model.gpu_class.clone(),
+        spec.clone(),
+        engine.clone(),
+        cells.to_vec(),
+    );
     let bytes = serde_json::to_vec(&job).expect("a job serialises to JSON").len();
     if bytes > MAX_JOB_BYTES {
         return Err(PlanError::TooLarge { model: model.name.clone(), bytes });

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event, ServerError};
 use bakeoff_proto::{
-    Attempt, AttemptId, Cell, EngineSettings, Format, GenerationSettings, Job, JobEvent, JobPhase,
-    ModelSource, ModelSpec, SweepName, Thinking,
+    Attempt, AttemptId, EngineSettings, GenerationSettings, Job, JobEvent, JobPhase, ModelSource,
+    SweepName,
 };
 use bakeoff_transport::args::NatsArgs;
 use bakeoff_transport::queue::nats::NatsQueue;
 use bakeoff_transport::queue::{JobQueue, Published, QueueError, QueueSettings};
-use bakeoff_transport::test_servers::NatsServer;
+use bakeoff_transport::test_servers::{NatsServer, jobs};
 use futures::StreamExt;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -147,35 +147,9 @@ fn sweep() -> SweepName {
 }
 
 fn job(prompt: &str) -> Job {
-    let model = ModelSpec {
-        source: ModelSource::Builtin { name: "tiny-qwen2".into() },
-        format: Format::Auto,
-        thinking: Thinking::Auto,
-    };
-    let engine = EngineSettings::default();
-    let mut cell = Cell {
-        id: Cell::unidentified(),
-        prompt_id: "p".into(),
-        prompt: prompt.into(),
-        system: None,
-        code_hint: None,
-        run: 1,
-        seed: 1,
-        generation: GenerationSettings::default(),
-        file_stem: "tiny-qwen2".into(),
-    };
-    cell.id = cell.identity(&model, &engine);
-    let cells = vec![cell];
-    Job {
-        schema_version: 1,
-        id: Job::identity(&model, &engine, &cells),
-        generation: 1,
-        sweep: sweep(),
-        gpu_class: "any".into(),
-        model,
-        engine,
-        cells,
-    }
+    let source = ModelSource::Builtin { name: "tiny-qwen2".into() };
+    let cells = vec![jobs::cell(1, prompt, GenerationSettings::default())];
+    jobs::job(sweep().as_str(), source, EngineSettings::default(), cells)
 }
 
 fn attempt() -> Attempt {

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use bakeoff_proto::{
-    Attempt, AttemptId, Cell, EngineSettings, Format, GenerationSettings, Job, JobEvent, JobPhase,
-    ModelSource, ModelSpec, SweepName, Thinking,
+    Attempt, AttemptId, EngineSettings, GenerationSettings, Job, JobEvent, JobPhase, ModelSource,
+    SweepName,
 };
 use bakeoff_transport::queue::memory::MemoryQueue;
 use bakeoff_transport::queue::nats::NatsQueue;
 use bakeoff_transport::queue::{
     Delivery, JobQueue, Published, QueueError, QueueSettings, Revision,
 };
-use bakeoff_transport::test_servers::NatsServer;
+use bakeoff_transport::test_servers::{NatsServer, jobs};
 use futures::StreamExt;
 
 const ACK_WAIT: Duration = Duration::from_secs(1);
@@ -35,35 +35,10 @@ fn sweep(name: &str) -> SweepName {
 }
 
 fn job(sweep: &SweepName, class: &str, prompt: &str) -> Job {
-    let model = ModelSpec {
-        source: ModelSource::Builtin { name: "tiny-qwen2".into() },
-        format: Format::Auto,
-        thinking: Thinking::Auto,
-    };
-    let engine = EngineSettings::default();
-    let mut cell = Cell {
-        id: Cell::unidentified(),
-        prompt_id: "p".into(),
-        prompt: prompt.into(),
-        system: None,
-        code_hint: None,
-        run: 1,
-        seed: 1,
-        generation: GenerationSettings::default(),
-        file_stem: "tiny-qwen2".into(),
-    };
-    cell.id = cell.identity(&model, &engine);
-    let cells = vec![cell];
-    Job {
-        schema_version: 1,
-        id: Job::identity(&model, &engine, &cells),
-        generation: 1,
-        sweep: sweep.clone(),
-        gpu_class: class.into(),
-        model,
-        engine,
-        cells,
-    }
+    let source = ModelSource::Builtin { name: "tiny-qwen2".into() };
+    let cells = vec![jobs::cell(1, prompt, GenerationSettings::default())];
+    let job = jobs::job(sweep.as_str(), source, EngineSettings::default(), cells);
+    Job { gpu_class: class.into(), ..job }
 }
 
 async fn next(queue: &dyn JobQueue) -> Box<dyn Delivery> {

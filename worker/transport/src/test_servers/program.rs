@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::process::Process;
-use super::wait_until;
+use super::{holds_within, wait_until};
 
 /// A running program. Killed when dropped.
 pub struct Program {
@@ -55,17 +55,14 @@ impl Program {
     fn wait_in(&self, stream: &str, text: &str, limit: Duration) {
         let path = self.folder.path().join(stream);
         let found = || fs::read_to_string(&path).is_ok_and(|written| written.contains(text));
-        let deadline = std::time::Instant::now() + limit;
-        while !found() {
-            assert!(
-                std::time::Instant::now() < deadline,
-                "{} did not write \"{text}\" to {stream} within {limit:?}:\n{}\n{}",
-                self.name,
-                self.stdout(),
-                self.stderr()
-            );
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let in_time = holds_within(limit, found);
+        assert!(in_time, "{}", self.told(&format!("did not write \"{text}\" to {stream}"), limit));
+    }
+
+    /// What this program failed to do, and all that it wrote.
+    fn told(&self, what: &str, limit: Duration) -> String {
+        let Self { name, .. } = self;
+        format!("{name} {what} within {limit:?}:\n{}\n{}", self.stdout(), self.stderr())
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -77,20 +74,12 @@ impl Program {
     /// # Panics
     /// When it does not within `limit`, showing what it wrote.
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
-        let deadline = std::time::Instant::now() + limit;
-        loop {
-            if let Some(status) = self.process.ended() {
-                return status;
-            }
-            assert!(
-                std::time::Instant::now() < deadline,
-                "{} did not end within {limit:?}:\n{}\n{}",
-                self.name,
-                self.stdout(),
-                self.stderr()
-            );
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let mut status = None;
+        holds_within(limit, || {
+            status = self.process.ended();
+            status.is_some()
+        });
+        status.unwrap_or_else(|| panic!("{}", self.told("did not end", limit)))
     }
 
     /// SIGKILL, and waits until it is gone.
