@@ -6,7 +6,8 @@ use bakeoff_proto::JobPhase;
 use bakeoff_transport::test_servers::{Program, wait_until};
 use serde_json::json;
 
-use super::bench::{Bench, decoding, events, files, wait_for};
+use super::bench::Bench;
+use super::events::{decoding, events, files, wait_for};
 use super::programs::{LIMIT, ended};
 
 /// Two jobs of one cell each, so hot that an end-of-sequence token is rare: a second or more a cell.

@@ -8,7 +8,8 @@ use bakeoff_transport::store;
 use bakeoff_transport::test_servers::{Program, S3Server};
 use object_store::ObjectStore;
 
-use super::bench::{Bench, decoding, events, wait_for};
+use super::bench::Bench;
+use super::events::{decoding, events, wait_for};
 use super::programs::{coordinator, ended, run, worker};
 
 const STORE: &str = "s3://results/cluster";

@@ -3,6 +3,7 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,14 @@ pub async fn drain(queue: &dyn JobQueue, objects: &Arc<dyn ObjectStore>) -> usiz
     cells
 }
 
+/// Freezes the plan of a sweep given as TOML, as if its file were in `folder`.
+pub async fn freeze(objects: &dyn ObjectStore, text: &str, folder: &Path) -> Plan {
+    let sweep = sweep::parse(text, "sweep.toml", folder).unwrap_or_else(|error| panic!("{error}"));
+    let plan = Plan::build(sweep, Revisions::new()).expect("a plan");
+    publish::freeze(objects, &plan).await.expect("a plan that is new");
+    plan
+}
+
 /// Stores a sweep given as TOML whose cells came out as `made` says by the model's name; `None` fails
 /// the cell.
 pub async fn store_sweep(
@@ -52,9 +61,7 @@ pub async fn store_sweep(
     text: &str,
     made: impl Fn(&str, &Cell) -> Option<Made>,
 ) -> Plan {
-    let sweep = sweep::parse(text, "sweep.toml", "".as_ref()).expect("a valid sweep");
-    let plan = Plan::build(sweep, Revisions::new()).expect("a plan");
-    publish::freeze(objects, &plan).await.expect("a plan that is new");
+    let plan = freeze(objects, text, "".as_ref()).await;
     for planned in &plan.jobs {
         for cell in &planned.job.cells {
             match made(&planned.model_name, cell) {

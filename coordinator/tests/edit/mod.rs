@@ -3,8 +3,7 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
-use bakeoff_coordinator::plan::{Plan, Revisions};
-use bakeoff_coordinator::{publish, sweep};
+use bakeoff_coordinator::plan::Plan;
 use bakeoff_proto::{Cell, Job, MetricsRecord, digest, document, names};
 use bakeoff_transport::store;
 use object_store::ObjectStore;
@@ -19,9 +18,7 @@ pub async fn finished(
     folder: &std::path::Path,
     mut edit: impl FnMut(&Job, &Cell, &mut MetricsRecord) -> Option<String>,
 ) -> Plan {
-    let sweep = sweep::parse(text, "sweep.toml", folder).unwrap_or_else(|error| panic!("{error}"));
-    let plan = Plan::build(sweep, Revisions::new()).expect("a plan");
-    publish::freeze(objects, &plan).await.expect("freeze");
+    let plan = common::freeze(objects, text, folder).await;
     for planned in &plan.jobs {
         for cell in &planned.job.cells {
             common::finish(objects, &planned.job, cell).await;

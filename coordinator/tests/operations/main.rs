@@ -1,6 +1,7 @@
 //! What operators rely on, seen from both programs as processes beside a real broker and a real store:
 //! traces, secrets that stay secret, credentials by web identity.
 
+#[path = "../common/bench.rs"]
 mod bench;
 #[path = "../../../worker/engine/tests/loopback_hub/mod.rs"]
 mod loopback_hub;

@@ -12,7 +12,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use prost::Message;
 
 use super::bench::Bench;
-use super::programs::{coordinator, run, worker};
+use super::programs::{run, worker};
 
 const SWEEP: &str = r#"
 name = "traced"
@@ -144,12 +144,13 @@ fn assert_traces(collector: &Collector, publisher: &str, server: &str) {
 
 #[test]
 fn a_job_is_one_trace_from_the_coordinator_over_the_broker_to_the_workers_ack() {
-    let (bench, collector) = (Bench::new(SWEEP), Collector::start());
+    let (bench, collector) = (Bench::new(), Collector::start());
+    bench.sweep("sweep.toml", SWEEP);
     let traced = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint.as_str()),
         ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer of-the-test"),
     ];
-    run(bench.at(coordinator(), &["submit", "sweep.toml"]).envs(traced)).expect(0);
+    run(bench.coordinator(&["submit", "sweep.toml"]).envs(traced)).expect(0);
     let serve = ["run", "--log-format", "json", "--max-jobs", "2"];
     let served = run(bench.at(worker(), &serve).envs(traced)).expect(0);
     // All spans are sent before a program ends.
@@ -171,8 +172,9 @@ fn a_job_is_one_trace_from_the_coordinator_over_the_broker_to_the_workers_ack() 
 
 #[test]
 fn a_run_on_one_machine_is_traced_as_one_process() {
-    let (bench, collector) = (Bench::new(SWEEP), Collector::start());
-    let mut here = bench.at(coordinator(), &["run", "sweep.toml"]);
+    let (bench, collector) = (Bench::new(), Collector::start());
+    bench.sweep("sweep.toml", SWEEP);
+    let mut here = bench.coordinator(&["run", "sweep.toml"]);
     here.env_remove("NATS_URL").env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint);
     run(&mut here).expect(0);
     assert_traces(&collector, "bakeoff-coordinator", "bakeoff-coordinator");
@@ -180,8 +182,9 @@ fn a_run_on_one_machine_is_traced_as_one_process() {
 
 #[test]
 fn a_collector_that_is_gone_costs_the_traces_and_nothing_else() {
-    let bench = Bench::new(SWEEP);
-    let mut here = bench.at(coordinator(), &["run", "sweep.toml"]);
+    let bench = Bench::new();
+    bench.sweep("sweep.toml", SWEEP);
+    let mut here = bench.coordinator(&["run", "sweep.toml"]);
     here.env_remove("NATS_URL").env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
     let ended = run(&mut here).expect(0);
     assert!(ended.stdout.starts_with("traced: 4 of 4 done"), "{}", ended.stdout);
