@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bakeoff_proto::ModelSource;
-use bakeoff_transport::args::redact;
+use bakeoff_proto::redact;
 use futures::future::join_all;
 use hf_hub::{HFClient, HFError};
 
@@ -56,7 +56,7 @@ pub async fn resolve(sweep: &Sweep, frozen: Option<&Plan>) -> Result<Resolution,
     let client = match HFClient::builder().retry_max_attempts(1).build() {
         Ok(client) => client,
         Err(error) => {
-            let endpoint = redact(&std::env::var("HF_ENDPOINT").unwrap_or_default());
+            let endpoint = redact::url(&std::env::var("HF_ENDPOINT").unwrap_or_default());
             return Err(BadInput::error(format!("HF_ENDPOINT \"{endpoint}\": {error}")));
         }
     };
@@ -90,7 +90,7 @@ async fn commit(client: &HFClient, id: &str, revision: &str) -> Result<String, U
     let (owner, name) = id.split_once('/').unwrap_or(("", id));
     let model = client.model(owner, name);
     let request = model.info().revision(revision).send();
-    let endpoint = redact(client.endpoint());
+    let endpoint = redact::url(client.endpoint());
     match tokio::time::timeout(PATIENCE, request).await {
         Err(_) => Err(Unresolved::OutOfReach(format!("{endpoint} did not answer"))),
         Ok(Ok(info)) => match info.sha {

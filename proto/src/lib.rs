@@ -14,6 +14,7 @@
 //! - [`ledger`]: device memory by formula, checked before a byte is loaded
 //! - [`names`]: stream, subjects, buckets and object keys
 //! - [`digest`]: the hashes that identities are made of
+//! - [`redact`]: addresses as messages may show them
 
 pub mod attempt;
 pub mod digest;
@@ -25,6 +26,7 @@ pub mod ledger;
 pub mod model;
 pub mod names;
 pub mod record;
+pub mod redact;
 pub mod settings;
 pub mod shape;
 pub mod telemetry;
@@ -40,3 +42,13 @@ pub use shape::{Architecture, ModelShape, ShapeError};
 
 /// Version of every JSON document this crate defines. A reader accepts its own version and older ones.
 pub const SCHEMA_VERSION: u32 = 1;
+
+/// The schema version of a JSON document that is too new to be read here, whatever else it holds.
+pub fn newer_schema(json: &[u8]) -> Option<u64> {
+    #[derive(serde::Deserialize)]
+    struct Versioned {
+        schema_version: u64,
+    }
+    let versioned: Versioned = serde_json::from_slice(json).ok()?;
+    Some(versioned.schema_version).filter(|version| *version > u64::from(SCHEMA_VERSION))
+}

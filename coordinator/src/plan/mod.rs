@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bakeoff_proto::job::run_seed;
 use bakeoff_proto::{
     Cell, CellId, EngineSettings, Format, Job, ModelSource, ModelSpec, SCHEMA_VERSION, names,
+    newer_schema,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -62,7 +63,7 @@ pub enum PlanError {
     #[error(
         "the stored plan has schema version {found}, this coordinator reads up to {SCHEMA_VERSION}: update it"
     )]
-    TooNew { found: u32 },
+    TooNew { found: u64 },
     #[error("the stored plan does not parse: {message}")]
     Malformed { message: String },
 }
@@ -110,17 +111,11 @@ impl Plan {
 
     /// Reads `sweep.json` back.
     pub fn from_json(bytes: &[u8]) -> Result<Self, PlanError> {
-        #[derive(Deserialize)]
-        struct Version {
-            schema_version: u32,
+        if let Some(found) = newer_schema(bytes) {
+            return Err(PlanError::TooNew { found });
         }
-        let malformed =
-            |error: serde_json::Error| PlanError::Malformed { message: error.to_string() };
-        let version: Version = serde_json::from_slice(bytes).map_err(malformed)?;
-        if version.schema_version > SCHEMA_VERSION {
-            return Err(PlanError::TooNew { found: version.schema_version });
-        }
-        serde_json::from_slice(bytes).map_err(malformed)
+        serde_json::from_slice(bytes)
+            .map_err(|error| PlanError::Malformed { message: error.to_string() })
     }
 
     /// Every cell, in the order of the CSV.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bakeoff_proto::{Attempt, Cell, Job, JobEvent, JobPhase, SCHEMA_VERSION};
+use bakeoff_proto::{Attempt, Cell, Job, JobEvent, JobPhase, SCHEMA_VERSION, newer_schema};
 use bakeoff_transport::logging::trace_context;
 use bakeoff_transport::queue::{Delivery, JobQueue, Revision};
 use jiff::Timestamp;
@@ -72,7 +72,8 @@ impl Worker {
         stop: watch::Receiver<Stop>,
     ) -> Result<(), WorkerError> {
         self.config.meters.delivered(delivery.delivered());
-        if let Some(version) = newer(delivery.payload()) {
+        // During a rolling upgrade its worker is on the way, so it is neither failed nor removed.
+        if let Some(version) = newer_schema(delivery.payload()) {
             let reads = SCHEMA_VERSION;
             tracing::warn!(
                 version,
@@ -129,17 +130,6 @@ impl Worker {
         let trouble = running.work().await.err();
         running.end(delivery.as_ref(), trouble).await
     }
-}
-
-/// The schema version of a job that is too new for this worker, whatever else the message holds. During
-/// a rolling upgrade its worker is on the way, so it is neither failed nor removed.
-fn newer(payload: &[u8]) -> Option<u32> {
-    #[derive(serde::Deserialize)]
-    struct Version {
-        schema_version: u32,
-    }
-    let version: Version = serde_json::from_slice(payload).ok()?;
-    Some(version.schema_version).filter(|version| *version > SCHEMA_VERSION)
 }
 
 impl Running<'_> {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use bakeoff_proto::redact;
 use clap::Args;
 use percent_encoding::percent_decode_str;
 
@@ -56,7 +57,7 @@ impl NatsArgs {
     /// ([`NatsArgs::user`]), because it would log them.
     pub fn servers(&self) -> Vec<String> {
         let servers = self.nats.as_deref().unwrap_or_default().split(',').map(str::trim);
-        servers.filter(|server| !server.is_empty()).map(redact).collect()
+        servers.filter(|server| !server.is_empty()).map(redact::url).collect()
     }
 
     /// User and password: as set, or else from the first URL that holds them.
@@ -93,14 +94,6 @@ impl fmt::Debug for NatsArgs {
     }
 }
 
-/// A URL without the user information before `@`.
-pub fn redact(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").map_or(("", url), |(s, r)| (s, r));
-    // To the last `@`, whatever an unescaped password holds.
-    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}") }
-}
-
 /// The object store. Credentials for S3 come from the standard AWS_* variables.
 #[derive(Clone, Default, Args)]
 #[command(next_help_heading = "Object store")]
@@ -125,8 +118,8 @@ pub struct StoreArgs {
 impl fmt::Debug for StoreArgs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoreArgs")
-            .field("store", &self.store.as_deref().map(redact))
-            .field("s3_endpoint", &self.s3_endpoint.as_deref().map(redact))
+            .field("store", &self.store.as_deref().map(redact::url))
+            .field("s3_endpoint", &self.s3_endpoint.as_deref().map(redact::url))
             .field("s3_region", &self.s3_region)
             .field("static_credentials", &self.static_credentials)
             .finish()

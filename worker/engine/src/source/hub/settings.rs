@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bakeoff_proto::redact;
 use hf_hub::HFClient;
 
 use super::HubError;
@@ -92,11 +93,7 @@ impl HubSettings {
 
     /// The endpoint for messages: a mirror's address may hold a user and a password.
     pub fn shown_endpoint(&self) -> String {
-        let Some((scheme, rest)) = self.endpoint.split_once("://") else {
-            return self.endpoint.clone();
-        };
-        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-        format!("{scheme}://{host}")
+        redact::url(&self.endpoint)
     }
 
     pub(super) fn client(&self) -> Result<HFClient, HubError> {
