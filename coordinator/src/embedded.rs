@@ -28,9 +28,7 @@ where
     let queue: Arc<dyn JobQueue> = Arc::new(MemoryQueue::new());
     let (stop, stopped) = watch::channel(Stop::No);
     let gpu = Arc::new(Gpu::open(gpu_index(device)));
-    let class =
-        gpu.describe().map_or(names::CPU_CLASS.to_owned(), |(name, ..)| names::class_token(&name));
-    let classes = vec![names::ANY_CLASS.to_owned(), class];
+    let classes = vec![names::ANY_CLASS.to_owned(), gpu.class()];
     let models = Arc::new(EngineModels::new(device));
     let name = format!("local-{}", std::process::id());
     let config = WorkerConfig::new(name, classes, models, gpu);

@@ -182,10 +182,7 @@ async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(2));
     }
     let gpu = Arc::new(Gpu::open(gpu_index(args.device)));
-    let class = args.gpu_class.clone().unwrap_or_else(|| match gpu.describe() {
-        Some((name, ..)) => names::class_token(&name),
-        None => names::CPU_CLASS.to_owned(),
-    });
+    let class = args.gpu_class.clone().unwrap_or_else(|| gpu.class());
     let meters = Arc::new(Meters::new(gpu.clone()));
     let health = Health::start();
     if let Some(address) = args.health_addr {

@@ -41,13 +41,7 @@ impl Models for EngineModels {
             context: longest(&formatter, &job.cells),
         };
         // Before the load: the measurement wants memory of its own.
-        let bandwidth = match self.device.read_bandwidth_gb_s(&job.engine) {
-            Ok(gb_s) => Some(gb_s),
-            Err(error) => {
-                tracing::warn!(%error, "the read bandwidth could not be measured: no roofline");
-                None
-            }
-        };
+        let bandwidth = self.device.read_bandwidth_gb_s(&job.engine);
         let loaded = load::load(&files, &options, &mut |at| {
             on_progress(OpenProgress::Load { bytes: at.bytes, total_bytes: at.total_bytes })
         })?;

@@ -231,7 +231,7 @@ fn generate(args: &GenerateArgs) -> Result<(), EngineError> {
         context: rendered.ids.len().saturating_add(request.max_new_tokens),
     };
     // Before the load: the measurement wants memory of its own.
-    let bandwidth = args.device.read_bandwidth_gb_s(&options.settings)?;
+    let bandwidth = args.device.read_bandwidth_gb_s(&options.settings);
     let mut loaded = load(&files, &options, &mut |_| ControlFlow::Continue(()))?;
     let generation = stream(&mut loaded, &formatter, request, !args.json)?;
     report(args, (&files, bandwidth), &formatter, &rendered, &loaded, &generation)
@@ -272,7 +272,7 @@ fn stream(
 
 fn report(
     args: &GenerateArgs,
-    (files, bandwidth): (&ModelFiles, f64),
+    (files, bandwidth): (&ModelFiles, Option<f64>),
     formatter: &Formatter,
     rendered: &Rendered,
     loaded: &Loaded,
@@ -288,7 +288,7 @@ fn report(
         stored_bytes: loaded.stored_bytes,
         load_s: loaded.load_s,
         download_s: files.download_s,
-        read_bandwidth_gb_s: Some(bandwidth),
+        read_bandwidth_gb_s: bandwidth,
     };
     let metrics = figures(generation, &timing, prompt_tokens, &opened);
     let facts = formatter.output_facts(rendered, &generation.token_ids, finish_reason);

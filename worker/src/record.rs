@@ -170,21 +170,22 @@ impl Parts<'_> {
 
     fn mismatches(&self) -> Vec<String> {
         let memory = self.memory();
-        let beyond = |less: u64, more: u64| {
-            more.saturating_sub(less) as f64 > MEMORY_TOLERANCE * more as f64
+        let above = |seen: u64, planned: u64| {
+            seen.saturating_sub(planned) as f64 > MEMORY_TOLERANCE * seen as f64
         };
-        let (weights, cache) = ("weights", "key and value cache");
-        let pairs = [
-            (weights, memory.planned_weight_bytes, memory.weight_bytes),
-            (cache, memory.planned_kv_bytes, memory.kv_bytes),
-        ];
-        // A cache may stay below its plan, which is for the longest sequence: candle-transformers' grows.
-        let differ = |(what, planned, seen): &&(&str, u64, u64)| {
-            beyond(*planned, *seen) || *what == weights && beyond(*seen, *planned)
-        };
-        let told = |(what, planned, seen): &(&str, u64, u64)| {
+        let told = |what: &str, planned: u64, seen: u64| {
             format!("{what}: {planned} bytes planned, {seen} bytes seen")
         };
-        pairs.iter().filter(differ).map(told).collect()
+        let mut found = Vec::new();
+        let (planned, seen) = (memory.planned_weight_bytes, memory.weight_bytes);
+        if above(seen, planned) || above(planned, seen) {
+            found.push(told("weights", planned, seen));
+        }
+        // Below its plan, which is for the longest sequence, it may be: candle-transformers' grows.
+        let (planned, seen) = (memory.planned_kv_bytes, memory.kv_bytes);
+        if above(seen, planned) {
+            found.push(told("key and value cache", planned, seen));
+        }
+        found
     }
 }

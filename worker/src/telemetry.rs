@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bakeoff_proto::telemetry;
+use bakeoff_proto::{names, telemetry};
 use nvml_wrapper::Nvml;
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
@@ -46,6 +46,14 @@ impl Gpu {
         let device = nvml.device_by_index(*index).ok()?;
         let driver = nvml.sys_driver_version().ok()?;
         Some((device.name().ok()?, driver, device.memory_info().ok()?.total))
+    }
+
+    /// The class of jobs that this machine takes beside `any`.
+    pub fn class(&self) -> String {
+        match self.describe() {
+            Some((name, ..)) => names::class_token(&name),
+            None => names::CPU_CLASS.to_owned(),
+        }
     }
 
     /// What the GPU does at this moment, and which it is; `None` without one.

@@ -36,22 +36,28 @@ impl DeviceChoice {
     }
 
     /// What reading this device's memory can reach, GB/s (10^9 bytes), measured once in the process: before a
-    /// model is loaded, since a GPU is read over 4 GiB of its own.
-    ///
-    /// # Errors
-    /// The device cannot be opened, or has no room.
-    pub fn read_bandwidth_gb_s(self, settings: &EngineSettings) -> Result<f64, EngineError> {
+    /// model is loaded, since a GPU is read over 4 GiB of its own. `None`, and a warning, where a GPU cannot
+    /// be opened or has no room.
+    pub fn read_bandwidth_gb_s(self, settings: &EngineSettings) -> Option<f64> {
         static MEASURED: Mutex<Vec<(DeviceChoice, f64)>> = Mutex::new(Vec::new());
         let mut measured = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, gb_s)) = measured.iter().find(|(device, _)| *device == self) {
-            return Ok(*gb_s);
+            return Some(*gb_s);
         }
-        let gb_s = match self {
-            Self::Cpu => bandwidth::measure_host().gb_s,
-            Self::Cuda(ordinal) => gpu_bandwidth_gb_s(ordinal, settings)?,
+        let measuring = match self {
+            Self::Cpu => Ok(bandwidth::measure_host().gb_s),
+            Self::Cuda(ordinal) => gpu_bandwidth_gb_s(ordinal, settings),
         };
-        measured.push((self, gb_s));
-        Ok(gb_s)
+        match measuring {
+            Ok(gb_s) => {
+                measured.push((self, gb_s));
+                Some(gb_s)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the read bandwidth could not be measured: no roofline");
+                None
+            }
+        }
     }
 }
 

@@ -106,10 +106,6 @@ impl BenchArgs {
         }
     }
 
-    pub fn device(&self) -> DeviceChoice {
-        self.device
-    }
-
     /// Longest sequence of all.
     pub fn context(&self) -> usize {
         let longest = |list: &[usize]| list.iter().copied().max().unwrap_or(0);

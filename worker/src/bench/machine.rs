@@ -23,7 +23,7 @@ impl Machine {
     /// # Errors
     /// The device does not answer.
     pub fn measure(args: &BenchArgs) -> anyhow::Result<Self> {
-        match args.device() {
+        match args.device {
             DeviceChoice::Cpu => Ok(Self {
                 name: bakeoff_engine::host::cpu_name(),
                 read_bandwidth_gb_s: bakeoff_engine::bandwidth::measure_host().gb_s,

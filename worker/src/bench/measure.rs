@@ -84,7 +84,7 @@ pub fn engine(
     let shape = ModelShape::from_config_json(&model.files.config).context("config.json")?;
     let options = LoadOptions {
         settings: args.settings(engine, model.load_format),
-        device: args.device(),
+        device: args.device,
         context: args.context(),
     };
     let loaded = load(&model.files, &options, &mut |_| ControlFlow::Continue(()))?;
