@@ -1,7 +1,5 @@
 //! All checks of one output, and what their ends mean for the code.
 
-use std::collections::BTreeMap;
-
 use bakeoff_proto::{MetricsRecord, SCHEMA_VERSION};
 
 use super::sandbox::{Action, Ended, Exit, Sandbox, SandboxError};
@@ -147,17 +145,6 @@ fn last_words(ended: &Ended) -> String {
     let skipped = line.chars().count().saturating_sub(KEPT);
     let kept: String = line.chars().skip(skipped).collect();
     format!(": {}{kept}", if skipped > 0 { "…" } else { "" })
-}
-
-/// How many outputs ended how, by check.
-pub fn tally<'a>(
-    reports: impl IntoIterator<Item = &'a CheckReport>,
-) -> BTreeMap<&'a str, BTreeMap<Verdict, usize>> {
-    let mut tally: BTreeMap<&str, BTreeMap<Verdict, usize>> = BTreeMap::new();
-    for check in reports.into_iter().flat_map(|report| &report.checks) {
-        *tally.entry(&check.name).or_default().entry(check.verdict).or_default() += 1;
-    }
-    tally
 }
 
 #[cfg(test)]

@@ -2,7 +2,44 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Check, Verdict};
 use crate::stats::{Stat, pass_at_k};
+
+/// How often one check ended how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CheckCount {
+    pub check: String,
+    pub pass: usize,
+    pub fail: usize,
+    pub not_run: usize,
+}
+
+impl CheckCount {
+    pub fn by_verdict(&self) -> [(Verdict, usize); 3] {
+        [(Verdict::Pass, self.pass), (Verdict::Fail, self.fail), (Verdict::NotRun, self.not_run)]
+    }
+}
+
+/// The ends of checks by name, in the order in which the checks run.
+pub fn count<'c>(checks: impl IntoIterator<Item = &'c Check>) -> Vec<CheckCount> {
+    let mut counts: Vec<CheckCount> = Vec::new();
+    for check in checks {
+        let at = counts.iter().position(|count| count.check == check.name).unwrap_or_else(|| {
+            let check = check.name.clone();
+            counts.push(CheckCount { check, pass: 0, fail: 0, not_run: 0 });
+            counts.len() - 1
+        });
+        match check.verdict {
+            Verdict::Pass => counts[at].pass += 1,
+            Verdict::Fail => counts[at].fail += 1,
+            Verdict::NotRun => counts[at].not_run += 1,
+        }
+    }
+    counts
+}
 
 /// Share of outputs that pass, with its Wilson interval; outputs of which nothing is known are left
 /// out.

@@ -11,8 +11,9 @@ use clap::Args;
 use futures::{StreamExt, stream};
 
 use super::shared;
-use crate::check::run::{self, tally};
+use crate::check::run;
 use crate::check::sandbox::{ACCEPT_FLAG, Sandbox};
+use crate::check::score::count;
 use crate::check::{CheckReport, Verdict};
 use crate::collect::{Collected, Row, read};
 use crate::connect::{OpenStore, StoreOnly};
@@ -63,15 +64,15 @@ pub async fn execute(args: CheckArgs) -> Result<Ending, anyhow::Error> {
     let sandbox = tokio::task::spawn_blocking(move || Sandbox::open(&open, unsandboxed)).await??;
     let sandbox = Arc::new(sandbox);
 
-    let (known, due): (Vec<_>, Vec<_>) = collected
-        .rows
-        .iter()
-        .filter(|row| collected.outputs.contains_key(&row.cell))
-        .partition(|row| !args.again && known(&collected, row).is_some());
-    let mut reports: BTreeMap<CellId, CheckReport> = known
-        .iter()
-        .filter_map(|row| Some((row.cell.clone(), self::known(&collected, row)?)))
-        .collect();
+    let mut reports: BTreeMap<CellId, CheckReport> = BTreeMap::new();
+    let mut due = Vec::new();
+    for row in collected.rows.iter().filter(|row| collected.outputs.contains_key(&row.cell)) {
+        let known = if args.again { None } else { known(&collected, row) };
+        match known {
+            Some(report) => drop(reports.insert(row.cell.clone(), report)),
+            None => due.push(row),
+        }
+    }
     let jobs = args.jobs.or_else(|| std::thread::available_parallelism().ok());
     let mut running = stream::iter(due.iter().map(|row| {
         let (row, settings) = ((*row).clone(), settings.clone());
@@ -167,14 +168,18 @@ fn tell(
     }
     for model in models {
         let mine = collected.rows.iter().filter(|row| row.model == model).filter_map(of);
-        let words: Vec<_> = tally(mine)
-            .into_iter()
-            .map(|(check, verdicts)| {
-                let words: Vec<_> = verdicts
+        let mut counts = count(mine.flat_map(|report| &report.checks));
+        counts.sort_by(|a, b| a.check.cmp(&b.check));
+        let words: Vec<_> = counts
+            .iter()
+            .map(|count| {
+                let words: Vec<_> = count
+                    .by_verdict()
                     .into_iter()
-                    .map(|(verdict, count)| format!("{count} {}", verdict.as_str()))
+                    .filter(|(_, n)| *n > 0)
+                    .map(|(verdict, n)| format!("{n} {}", verdict.as_str()))
                     .collect();
-                format!("{check}: {}", words.join(", "))
+                format!("{}: {}", count.check, words.join(", "))
             })
             .collect();
         println!("  {model}  {}", words.join("; "));

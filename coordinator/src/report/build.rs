@@ -147,10 +147,9 @@ fn checks(
     let (Some(text), Some(record)) = (collected.checks.get(&row.cell), record) else {
         return Vec::new();
     };
-    let wrong = match serde_json::from_str::<CheckReport>(text) {
-        Ok(report) if report.document_sha256 == record.document.sha256 => return report.checks,
-        Ok(_) => "they were made of another output".to_owned(),
-        Err(error) => error.to_string(),
+    let wrong = match CheckReport::of_document(text, &record.document.sha256) {
+        Ok(report) => return report.checks,
+        Err(wrong) => wrong,
     };
     warnings.push(Warning {
         kind: "bad_checks".to_owned(),

@@ -2,40 +2,10 @@
 
 use std::fmt::Write;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use super::markdown::text;
-use super::model::{CellFacts, Report, Variant};
-use crate::check::Verdict;
+use super::model::{Report, Variant};
+use crate::check::score::CheckCount;
 use crate::stats::Stat;
-
-/// How often one check ended how.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct CheckCount {
-    pub check: String,
-    pub pass: usize,
-    pub fail: usize,
-    pub not_run: usize,
-}
-
-/// The ends of all checks of these cells, in the order in which the checks run.
-pub fn count<'c>(cells: impl IntoIterator<Item = &'c CellFacts>) -> Vec<CheckCount> {
-    let mut counts: Vec<CheckCount> = Vec::new();
-    for check in cells.into_iter().flat_map(|cell| &cell.checks) {
-        let at = counts.iter().position(|count| count.check == check.name).unwrap_or_else(|| {
-            let check = check.name.clone();
-            counts.push(CheckCount { check, pass: 0, fail: 0, not_run: 0 });
-            counts.len() - 1
-        });
-        match check.verdict {
-            Verdict::Pass => counts[at].pass += 1,
-            Verdict::Fail => counts[at].fail += 1,
-            Verdict::NotRun => counts[at].not_run += 1,
-        }
-    }
-    counts
-}
 
 /// The section of `report.md`; nothing where nothing was executed.
 pub fn section(report: &Report) -> String {

@@ -6,8 +6,8 @@ use bakeoff_proto::{CellId, FinishReason, Metrics};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::checks::CheckCount;
 use crate::check::Check;
+use crate::check::score::CheckCount;
 use crate::collect::Status;
 use crate::quality::Analysis;
 use crate::review::{Readiness, Review};

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bakeoff_proto::{FinishReason, MetricsRecord, ModelSource};
 
+use super::measures;
 use super::model::{CellFacts, Measure, Variant};
-use super::{checks, measures};
 use crate::check::score;
 use crate::collect::{Collected, Row, Status};
 use crate::quality::Analysis;
@@ -134,7 +134,7 @@ fn variant(
         stars: of_cells(&measures::stars),
         evidence: of_cells(&measures::evidence),
         pass_rate,
-        checks: checks::count(mine.iter().map(|(cell, _)| *cell)),
+        checks: score::count(mine.iter().flat_map(|(cell, _)| &cell.checks)),
         pass_at_k: suite_scores(collected, mine),
         complete: analysed(&|a| a.complete),
         parses: analysed(&|a| a.parses == Some(true)),
