@@ -137,9 +137,11 @@ impl Running<'_> {
         let (sender, mut receiver) = oneshot::channel();
         let span = tracing::Span::current();
         let spawned = std::thread::Builder::new().name("generate".into()).spawn(move || {
-            let _entered = span.enter();
+            let done = span.in_scope(work);
+            // Before the answer: the span is told before the process can end.
+            drop(span);
             // Nobody listens any more when the job was given up as hung.
-            let _ = sender.send(work());
+            let _ = sender.send(done);
         });
         if let Err(error) = spawned {
             let message = format!("no thread could be started: {error}");

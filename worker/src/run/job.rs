@@ -52,10 +52,20 @@ macro_rules! stage {
 
 pub(super) use stage;
 
-/// Ends a task when the job is over.
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
+/// A task that lives no longer than its job.
+struct Beside(tokio::task::JoinHandle<()>);
 
-impl Drop for AbortOnDrop {
+impl Beside {
+    /// Gone when this returns, and with it its hold on the job's span: the span is told before the
+    /// process ends.
+    async fn end(mut self) {
+        self.0.abort();
+        // It was cancelled or had ended; both are what is wanted.
+        let _ = (&mut self.0).await;
+    }
+}
+
+impl Drop for Beside {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -115,7 +125,7 @@ impl Worker {
         let progress = Progress::new(JobPhase::WarmingUp, config.meters.clone());
         let beat =
             heartbeat(delivery.clone(), progress.clone(), config.heartbeat, config.stall_limit);
-        let _beat = AbortOnDrop(tokio::spawn(beat.in_current_span()));
+        let beat = Beside(tokio::spawn(beat.in_current_span()));
         let cancelled = match self.queue.watch_cancel(&job.sweep).await {
             Ok(cancelled) => cancelled,
             Err(error) => {
@@ -124,11 +134,14 @@ impl Worker {
             }
         };
         let stops = stopping(progress.clone(), cancelled, stop, config.grace);
-        let _stops = AbortOnDrop(tokio::spawn(stops));
+        let stops = Beside(tokio::spawn(stops));
         let mut running =
             Running { worker: self, job, progress, attempt: None, open: job.cells.clone() };
         let trouble = running.work().await.err();
-        running.end(delivery.as_ref(), trouble).await
+        let ended = running.end(delivery.as_ref(), trouble).await;
+        beat.end().await;
+        stops.end().await;
+        ended
     }
 }
 

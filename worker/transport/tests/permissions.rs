@@ -16,7 +16,7 @@ use bakeoff_proto::{
 use bakeoff_transport::args::NatsArgs;
 use bakeoff_transport::queue::nats::NatsQueue;
 use bakeoff_transport::queue::{JobQueue, Published, QueueError, QueueSettings};
-use bakeoff_transport::test_servers::{NatsServer, jobs};
+use bakeoff_transport::test_servers::{NatsServer, jobs, until};
 use futures::StreamExt;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -186,7 +186,9 @@ async fn the_two_users_can_run_a_sweep() {
     assert_eq!(coordinator.publish(&first).await.unwrap(), Published::AlreadyQueued);
     let open = coordinator.open_jobs(&sweep()).await.unwrap();
     assert_eq!(open, std::slice::from_ref(&first.id));
-    assert_eq!(coordinator.stats(&[]).await.unwrap().pending, 1);
+    // A consumer counts a message a moment after the stream has it.
+    until("the job is counted", SOON, async || coordinator.stats(&[]).await.unwrap().pending == 1)
+        .await;
     let mut events = coordinator.events(&sweep()).await.unwrap();
 
     let held = worker.pull(&classes(), SOON).await.unwrap().expect("the job is delivered");
