@@ -9,6 +9,26 @@ __device__ __forceinline__ uint32_t ordered_key(float v) {
     return key ? key : 1;
 }
 
+// The `top_k` largest keys in falling order, the lower id first among equals: lane j calls `take` with
+// the j-th's id and key. Element i of a lane is id 32 · i + lane. Called by a whole warp; uses the keys up.
+template <int PER_LANE, typename Take>
+__device__ __forceinline__ void take_largest(uint32_t (&key)[PER_LANE], uint32_t top_k, const Take& take) {
+    const uint32_t lane = threadIdx.x % 32;
+    for (uint32_t j = 0; j < top_k; ++j) {
+        uint32_t best = 0, at = 0;
+#pragma unroll
+        for (int i = 0; i < PER_LANE; ++i)
+            if (key[i] > best) best = key[i], at = i;
+        const uint32_t winner = __reduce_max_sync(0xffffffffu, best);
+        const uint32_t candidate = best == winner ? at * 32 + lane : 0xffffffffu;
+        const uint32_t chosen = __reduce_min_sync(0xffffffffu, candidate);
+        if (lane == j) take(chosen, winner);
+#pragma unroll
+        for (int i = 0; i < PER_LANE; ++i)
+            if (i * 32 + lane == chosen) key[i] = 0;
+    }
+}
+
 // The `top_k` largest logits in falling order, the lower id first among equals, and their softmax
 // weights over all experts, or among the chosen if `renormalise`. Called by a whole warp; lane j
 // returns the j-th choice.
@@ -33,22 +53,10 @@ __device__ __forceinline__ void choose_experts_of(const float* logits, uint32_t 
     total = warp_sum(total);
     id = 0;
     float logit = -INFINITY;
-    for (uint32_t j = 0; j < top_k; ++j) {
-        uint32_t best = 0, at = 0;
-#pragma unroll
-        for (int i = 0; i < PER_LANE; ++i)
-            if (key[i] > best) best = key[i], at = i;
-        const uint32_t winner = __reduce_max_sync(0xffffffffu, best);
-        const uint32_t candidate = best == winner ? at * 32 + lane : 0xffffffffu;
-        const uint32_t chosen = __reduce_min_sync(0xffffffffu, candidate);
-        if (lane == j) {
-            id = chosen;
-            logit = __uint_as_float(winner & 0x80000000u ? winner & 0x7fffffffu : ~winner);
-        }
-#pragma unroll
-        for (int i = 0; i < PER_LANE; ++i)
-            if (i * 32 + lane == chosen) key[i] = 0;
-    }
+    take_largest(key, top_k, [&](uint32_t chosen, uint32_t winner) {
+        id = chosen;
+        logit = __uint_as_float(winner & 0x80000000u ? winner & 0x7fffffffu : ~winner);
+    });
     weight = lane < top_k ? __expf(logit - largest) : 0.f;
     weight /= renormalise ? warp_sum(weight) : total;
 }
@@ -85,19 +93,7 @@ __device__ __forceinline__ uint32_t largest_of(const int64_t* sums, uint32_t exp
         }
     }
     uint32_t id = 0;
-    for (uint32_t j = 0; j < top_k; ++j) {
-        uint32_t best = 0, at = 0;
-#pragma unroll
-        for (int i = 0; i < PER_LANE; ++i)
-            if (key[i] > best) best = key[i], at = i;
-        const uint32_t winner = __reduce_max_sync(0xffffffffu, best);
-        const uint32_t candidate = best == winner ? at * 32 + lane : 0xffffffffu;
-        const uint32_t chosen = __reduce_min_sync(0xffffffffu, candidate);
-        if (lane == j) id = chosen;
-#pragma unroll
-        for (int i = 0; i < PER_LANE; ++i)
-            if (i * 32 + lane == chosen) key[i] = 0;
-    }
+    take_largest(key, top_k, [&](uint32_t chosen, uint32_t) { id = chosen; });
     return id;
 }
 

@@ -41,17 +41,23 @@ __device__ __forceinline__ float warp_max(float v) {
     return v;
 }
 
-// The same sum in every thread; `scratch` holds one float for each warp and is free again after
-// the next barrier.
-template <int WARPS>
-__device__ __forceinline__ float block_sum(float v, float* scratch) {
+// The same sum in every thread that `sync` brings together; `scratch` holds one float for
+// each warp and is free again after the next barrier.
+template <int WARPS, typename Sync>
+__device__ __forceinline__ float sum_over_warps(float v, float* scratch, const Sync& sync) {
     v = warp_sum(v);
     if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = v;
-    __syncthreads();
+    sync();
     float total = 0.f;
 #pragma unroll
     for (int w = 0; w < WARPS; ++w) total += scratch[w];
     return total;
+}
+
+// Of a whole block.
+template <int WARPS>
+__device__ __forceinline__ float block_sum(float v, float* scratch) {
+    return sum_over_warps<WARPS>(v, scratch, [] { __syncthreads(); });
 }
 
 __device__ __forceinline__ float silu(float v) { return v / (1.f + __expf(-v)); }

@@ -89,15 +89,9 @@ struct Grid {
     }
 };
 
-// The same sum in every consumer; `scratch` holds one float for each warp.
+// The same sum in every consumer; see `sum_over_warps`.
 __device__ __forceinline__ float consumer_sum(float v, float* scratch) {
-    v = warp_sum(v);
-    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = v;
-    consumer_sync();
-    float total = 0.f;
-#pragma unroll
-    for (uint32_t w = 0; w < kConsumerWarps; ++w) total += scratch[w];
-    return total;
+    return sum_over_warps<kConsumerWarps>(v, scratch, [] { consumer_sync(); });
 }
 
 // Calls `put(i, v)` for each of `count` elements of `in`, several requested at once.
