@@ -292,8 +292,11 @@ impl<T: Copy> Mapped<T> {
         self.device
     }
 
-    pub fn len(&self) -> usize {
-        self.len
+    /// Writes every element.
+    pub fn fill(&self, value: T) {
+        for at in 0..self.len {
+            self.set(at, value);
+        }
     }
 
     /// What the device last wrote there.

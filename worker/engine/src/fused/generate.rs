@@ -59,9 +59,7 @@ impl FusedEngine {
     /// Puts the device into the state before the prompt. The stream is idle.
     fn begin(&self, request: &Request) -> Result<(), EngineError> {
         let (gpu, buffers) = (&self.gpu, &self.buffers);
-        for at in 0..buffers.ring.len() {
-            buffers.ring.set(at, RingEntry(0));
-        }
+        buffers.ring.fill(RingEntry(0));
         buffers.control.set(0, 0);
         let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let state = DecodeState {

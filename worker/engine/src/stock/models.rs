@@ -22,7 +22,7 @@ pub(super) enum Model {
     Qwen2(qwen2::ModelForCausalLM),
     Qwen3(qwen3::ModelForCausalLM),
     Qwen3Moe(qwen3_moe::ModelForCausalLM),
-    Llama { model: llama::Llama, cache: llama::Cache, empty: llama::Cache },
+    Llama { model: Box<llama::Llama>, cache: llama::Cache, empty: llama::Cache },
 }
 
 impl Model {
@@ -55,7 +55,7 @@ impl Model {
             Architecture::Llama => {
                 let config = llama_config(config);
                 let empty = llama::Cache::new(true, candle_dtype, &config, device)?;
-                let model = llama::Llama::load(vb, &config)?;
+                let model = Box::new(llama::Llama::load(vb, &config)?);
                 Self::Llama { model, cache: empty.clone(), empty }
             }
         })
