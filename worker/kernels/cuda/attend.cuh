@@ -4,15 +4,14 @@
 // takes tiles of 16 keys and keeps its own running softmax; scores are K · Qᵀ (keys × heads) and
 // results Vᵀ · Pᵀ (dimensions × heads) on the tensor cores, with fragments loaded straight from the
 // cache: a dot product does not care for the order of its terms, so each lane's 16-byte vectors serve
-// as the fragments of several instructions. A short context is one block's work; of a long one, the
-// block that comes last joins the parts.
+// as the fragments of several instructions. A short context is one block's work; of a long one, all
+// blocks of the heads join the parts, each for a share of the result.
 #pragma once
 #include "grid.cuh"
 #include "mma.cuh"
 
 constexpr int kHeads = 8;  // query heads of a block: the width of the instruction
 constexpr int kKeys = 16;  // keys of a tile
-constexpr uint32_t kTilesOfWarp = 2;  // as long as there are no more, one block takes all
 constexpr float kLog2E = 1.4426950408889634f;
 
 template <int BYTES>
@@ -40,19 +39,17 @@ struct AttentionShared {
     alignas(16) bf16 v[HD];
     float warp_max[kConsumerWarps][kHeads];
     float warp_total[kConsumerWarps][kHeads];
-    uint32_t is_last;
     alignas(16) float warp_out[kConsumerWarps][kHeads][HD];
 };
 
 // One block's part of a key/value head's result, in device memory.
 template <int HD>
 struct AttentionPart {
-    float largest[kHeads];
-    float total[kHeads];
+    float2 scale[kHeads];  // the largest score and the sum of weights
     alignas(16) float out[kHeads][HD];
 };
 
-// Norm and rotation of one head by half a warp; its lane `i` holds the pairs i, i + 16, ...
+// Norm and rotation of one head, each if it is given, by half a warp; its lane `i` holds the pairs i, i + 16, ...
 template <int HD>
 __device__ __forceinline__ void prepare_head(const float* in, const bf16* norm, const float* cos, const float* sin,
                                              float eps, float factor, bf16* out) {
@@ -65,7 +62,7 @@ __device__ __forceinline__ void prepare_head(const float* in, const bf16* norm, 
         const uint32_t i = min(lane + 16 * k, kHalf - 1u);
         const bool own = lane + 16 * k < kHalf;
         a[k] = __ldcg(in + i), b[k] = __ldcg(in + kHalf + i);
-        c[k] = __ldg(cos + i), s[k] = __ldg(sin + i);
+        c[k] = cos ? __ldg(cos + i) : 1.f, s[k] = cos ? __ldg(sin + i) : 0.f;
         norm_a[k] = norm ? __bfloat162float(norm[i]) : 1.f;
         norm_b[k] = norm ? __bfloat162float(norm[kHalf + i]) : 1.f;
         if (own) squares += a[k] * a[k] + b[k] * b[k];
@@ -85,6 +82,10 @@ __device__ __forceinline__ void prepare_head(const float* in, const bf16* norm, 
     }
 }
 
+__device__ __forceinline__ void add_scaled(float4& sum, float factor, const float4& v) {
+    sum.x += factor * v.x, sum.y += factor * v.y, sum.z += factor * v.z, sum.w += factor * v.w;
+}
+
 // What attention needs of a step.
 struct AttentionInput {
     const float* qkv;
@@ -96,15 +97,31 @@ struct AttentionInput {
     bf16* v_cache;
     bf16* out;
     void* parts;       // AttentionPart, one a block
-    uint32_t* joined;  // a counter for each group of heads, zero between steps
-    uint32_t position, heads, kv_heads;
+    uint32_t* joined;  // a counter for each group of heads, zero before the first layer
+    uint32_t layer, heads, kv_heads;
     float eps, scale;
+};
+
+// How a step's attention is shared out: the same for all layers.
+struct AttentionCut {
+    uint32_t position, tiles;
+    uint32_t shared_heads;         // query heads of a key/value head,
+    uint32_t groups, group_heads;  // in groups that a block can take,
+    uint32_t all_groups;           // over all key/value heads
+    uint32_t splits;               // blocks that share a group's keys
+    __device__ __forceinline__ AttentionCut(uint32_t position, uint32_t heads, uint32_t kv_heads)
+        : position(position), tiles(position / kKeys + 1), shared_heads(kv_heads ? heads / kv_heads : 0),
+          groups((shared_heads + kHeads - 1) / kHeads), group_heads(groups ? (shared_heads + groups - 1) / groups : 0),
+          all_groups(kv_heads * groups), splits(1) {
+        if (tiles > 2 * kConsumerWarps)
+            splits = max(1u, min((tiles + kConsumerWarps - 1) / kConsumerWarps, gridDim.x / all_groups));
+    }
 };
 
 // By all consumers, between two barriers of the grid: waits for the first itself, so that the first
 // keys and values are on their way before.
 template <int HD>
-__device__ __forceinline__ void attend(const AttentionInput& a, uint8_t* shared, Grid& grid) {
+__device__ __forceinline__ void attend(const AttentionInput& a, const AttentionCut& cut, uint8_t* shared, Grid& grid) {
     constexpr int kQWords = HD >= 32 ? 4 : 2;      // of a lane's vector of queries or keys
     constexpr int kQSegment = kQWords * 8;         // dimensions that a row's four lanes load at once
     constexpr int kQSegments = HD / kQSegment;
@@ -116,21 +133,15 @@ __device__ __forceinline__ void attend(const AttentionInput& a, uint8_t* shared,
 
     AttentionShared<HD>& s = *reinterpret_cast<AttentionShared<HD>*>(shared);
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    const uint32_t position = a.position, tiles = position / kKeys + 1;
-    const uint32_t shared_heads = a.heads / a.kv_heads, groups = (shared_heads + kHeads - 1) / kHeads;
-    const uint32_t group_heads = (shared_heads + groups - 1) / groups;
-    const uint32_t clusters = a.kv_heads * groups;
-    constexpr uint32_t kTilesOfBlock = kConsumerWarps * kTilesOfWarp;
-    const uint32_t splits =
-        max(1u, min((tiles + kTilesOfBlock - 1) / kTilesOfBlock, gridDim.x / clusters));
+    const uint32_t position = cut.position, tiles = cut.tiles, splits = cut.splits;
     const size_t row_stride = (size_t)a.kv_heads * HD;
 
     bool waited = false;
-    for (uint32_t part = blockIdx.x; part < clusters * splits; part += gridDim.x) {
-        const uint32_t cluster = part / splits, rank = part % splits;
-        const uint32_t kv_head = cluster / groups, group = cluster % groups;
-        const uint32_t first_head = kv_head * shared_heads + group * group_heads;
-        const uint32_t heads = min(group_heads, shared_heads - group * group_heads);
+    for (uint32_t part = blockIdx.x; part < cut.all_groups * splits; part += gridDim.x) {
+        const uint32_t head_group = part / splits, rank = part % splits;
+        const uint32_t kv_head = head_group / cut.groups, group = head_group % cut.groups;
+        const uint32_t first_head = kv_head * cut.shared_heads + group * cut.group_heads;
+        const uint32_t heads = min(cut.group_heads, cut.shared_heads - group * cut.group_heads);
         const bf16* k_cache = a.k_cache + (size_t)kv_head * HD;
         const bf16* v_cache = a.v_cache + (size_t)kv_head * HD;
         KeyWords k_low[kQSegments], k_high[kQSegments];
@@ -187,19 +198,17 @@ __device__ __forceinline__ void attend(const AttentionInput& a, uint8_t* shared,
 
         const float* cos = a.cos + (size_t)position * (HD / 2);
         const float* sin = a.sin + (size_t)position * (HD / 2);
-        const float* k_in = a.qkv + (size_t)(a.heads + kv_head) * HD;
-        const float* v_in = a.qkv + (size_t)(a.heads + a.kv_heads + kv_head) * HD;
-        for (uint32_t role = threadIdx.x / 16; role < kHeads + 2; role += kConsumers / 16) {
-            const uint32_t part_lane = threadIdx.x % 16;
-            if (role < heads)
-                prepare_head<HD>(a.qkv + (size_t)(first_head + role) * HD, a.q_norm, cos, sin, a.eps,
-                                 a.scale * kLog2E, s.q[role]);
-            else if (role < kHeads)
-                for (uint32_t i = part_lane; i < HD; i += 16) s.q[role][i] = __float2bfloat16(0.f);
-            else if (role == kHeads)
-                prepare_head<HD>(k_in, a.k_norm, cos, sin, a.eps, 1.f, s.k);
-            else
-                for (uint32_t i = part_lane; i < HD; i += 16) s.v[i] = __float2bfloat16(__ldcg(v_in + i));
+        // Each half of a warp prepares a query head, the new key or the new value. Where there are fewer heads
+        // than places, the last fills the others, whose results nobody takes.
+        static_assert(kConsumers / 16 >= kHeads + 2, "a role each");
+        const uint32_t role = threadIdx.x / 16;
+        if (role < kHeads + 2) {
+            const bool query = role < kHeads, value = role > kHeads;
+            const uint32_t kv_row = a.heads + kv_head + (value ? a.kv_heads : 0);
+            const uint32_t at = query ? first_head + min(role, heads - 1) : kv_row;
+            prepare_head<HD>(a.qkv + (size_t)at * HD, query ? a.q_norm : value ? nullptr : a.k_norm,
+                             value ? nullptr : cos, sin, a.eps, query ? a.scale * kLog2E : 1.f,
+                             query ? s.q[role] : value ? s.v : s.k);
         }
         consumer_sync();
         if (rank == 0 && group == 0) {
@@ -282,63 +291,97 @@ __device__ __forceinline__ void attend(const AttentionInput& a, uint8_t* shared,
                 }
         }
         consumer_sync();
-        const uint32_t active = min(kConsumerWarps, (tiles - rank + splits - 1) / splits);
-        AttentionPart<HD>* parts = static_cast<AttentionPart<HD>*>(a.parts) + (size_t)cluster * splits;
-        bf16* result = a.out + (size_t)first_head * HD;
-        auto finish = [&](uint32_t at, const float4& sum, float weights) {
-            const float scale = 1.f / weights;
-            grid.publish(reinterpret_cast<uint2*>(result + at),
-                         make_uint2(pack(sum.x * scale, sum.y * scale), pack(sum.z * scale, sum.w * scale)));
-        };
-        for (uint32_t at = threadIdx.x * 4; at < heads * HD; at += kConsumers * 4) {
+        AttentionPart<HD>* parts = static_cast<AttentionPart<HD>*>(a.parts) + (size_t)head_group * splits;
+        // Four values from `at` on, of what so many warps have put into shared memory.
+        auto over_warps = [&](uint32_t warps, uint32_t at, float& largest, float& weights) {
             const uint32_t head = at / HD, d = at % HD;
-            float largest = -INFINITY;
-            for (uint32_t w = 0; w < active; ++w) largest = fmaxf(largest, s.warp_max[w][head]);
+            largest = -INFINITY, weights = 0.f;
+#pragma unroll
+            for (uint32_t w = 0; w < kConsumerWarps; ++w)
+                if (w < warps) largest = fmaxf(largest, s.warp_max[w][head]);
             float4 sum = make_float4(0.f, 0.f, 0.f, 0.f);
-            float weights = 0.f;
-            for (uint32_t w = 0; w < active; ++w) {
+#pragma unroll
+            for (uint32_t w = 0; w < kConsumerWarps; ++w) {
+                if (w >= warps) break;
                 const float factor = power_of_two(s.warp_max[w][head] - largest);
-                const float4 piece = *reinterpret_cast<const float4*>(&s.warp_out[w][head][d]);
                 weights += factor * s.warp_total[w][head];
-                sum.x += factor * piece.x, sum.y += factor * piece.y;
-                sum.z += factor * piece.z, sum.w += factor * piece.w;
+                add_scaled(sum, factor, *reinterpret_cast<const float4*>(&s.warp_out[w][head][d]));
             }
-            if (splits == 1) {
-                finish(at, sum, weights);
-            } else {
-                grid.publish(reinterpret_cast<float4*>(&parts[rank].out[head][d]), sum);
-                if (d == 0) {
-                    grid.publish(&parts[rank].largest[head], largest);
-                    grid.publish(&parts[rank].total[head], weights);
+            return sum;
+        };
+        const uint32_t active = min(kConsumerWarps, (tiles - rank + splits - 1) / splits);
+        uint32_t warps = active, first_value = 0, end_value = heads * HD;
+        if (splits > 1) {
+#pragma unroll 1
+            for (uint32_t at = threadIdx.x * 4; at < heads * HD; at += kConsumers * 4) {
+                float2 scale;
+                const float4 sum = over_warps(active, at, scale.x, scale.y);
+                grid.store(reinterpret_cast<float4*>(&parts[rank].out[at / HD][at % HD]), sum);
+                if (at % HD == 0) grid.store(&parts[rank].scale[at / HD], scale);
+            }
+#pragma unroll 1
+            for (uint32_t at = threadIdx.x * 4; at < heads * HD; at += kConsumers * 4) {
+                grid.confirm(reinterpret_cast<const float4*>(&parts[rank].out[at / HD][at % HD]));
+                if (at % HD == 0) grid.confirm(&parts[rank].scale[at / HD]);
+            }
+            // The blocks of these heads meet, and each joins all parts for a share of the result, in an order that
+            // never changes. A warp takes some of the parts, with all it reads of them on its way at once.
+            grid.settle();
+            if (threadIdx.x == 0) {
+                asm volatile("red.relaxed.gpu.global.add.u32 [%0], 1;" ::"l"(a.joined + head_group) : "memory");
+                while (load_volatile(a.joined + head_group) < splits * (a.layer + 1)) {
                 }
             }
-        }
-        if (splits == 1) continue;
-        // Blocks of this head: the last one joins their parts, always in the same order.
-        grid.settle();
-        if (threadIdx.x == 0) {
-            s.is_last = atomicAdd(a.joined + cluster, 1) == splits - 1;
-            if (s.is_last) a.joined[cluster] = 0;
-        }
-        consumer_sync();
-        if (!s.is_last) continue;
-        for (uint32_t at = threadIdx.x * 4; at < heads * HD; at += kConsumers * 4) {
-            const uint32_t head = at / HD, d = at % HD;
-            float largest = -INFINITY, weights = 0.f;
-            float4 sum = make_float4(0.f, 0.f, 0.f, 0.f);
-#pragma unroll 4
-            for (uint32_t r = 0; r < splits; ++r) {
-                const float theirs = __ldcg(&parts[r].largest[head]), amount = __ldcg(&parts[r].total[head]);
-                const float4 piece = __ldcg(reinterpret_cast<const float4*>(&parts[r].out[head][d]));
-                const float now = fmaxf(largest, theirs);
-                const float old_factor = power_of_two(largest - now), factor = power_of_two(theirs - now);
-                largest = now;
-                weights = weights * old_factor + factor * amount;
-                sum.x = sum.x * old_factor + factor * piece.x, sum.y = sum.y * old_factor + factor * piece.y;
-                sum.z = sum.z * old_factor + factor * piece.z, sum.w = sum.w * old_factor + factor * piece.w;
+            consumer_sync();
+            const uint32_t vectors = heads * HD / 4;
+            const uint32_t from = vectors * rank / splits, to = vectors * (rank + 1) / splits;
+#pragma unroll 1
+            for (uint32_t at = 4 * (from + lane); at < 4 * to; at += 4 * 32) {
+                const uint32_t head = at / HD, d = at % HD;
+                float largest = -INFINITY, weights = 0.f;
+                float4 sum = make_float4(0.f, 0.f, 0.f, 0.f);
+                constexpr uint32_t kAhead = 5;
+#pragma unroll 1
+                for (uint32_t first = warp; first < splits; first += kConsumerWarps * kAhead) {
+                    float2 theirs[kAhead];
+                    float4 piece[kAhead];
+#pragma unroll
+                    for (uint32_t k = 0; k < kAhead; ++k) {
+                        const AttentionPart<HD>& part = parts[min(first + k * kConsumerWarps, splits - 1)];
+                        theirs[k] = __ldcg(&part.scale[head]);
+                        piece[k] = __ldcg(reinterpret_cast<const float4*>(&part.out[head][d]));
+                    }
+#pragma unroll
+                    for (uint32_t k = 0; k < kAhead; ++k) {
+                        if (first + k * kConsumerWarps >= splits) break;
+                        const float now = fmaxf(largest, theirs[k].x);
+                        const float old_factor = power_of_two(largest - now), factor = power_of_two(theirs[k].x - now);
+                        largest = now;
+                        weights = weights * old_factor + factor * theirs[k].y;
+                        sum.x *= old_factor, sum.y *= old_factor, sum.z *= old_factor, sum.w *= old_factor;
+                        add_scaled(sum, factor, piece[k]);
+                    }
+                }
+                s.warp_max[warp][head] = largest;
+                s.warp_total[warp][head] = weights;
+                *reinterpret_cast<float4*>(&s.warp_out[warp][head][d]) = sum;
             }
-            finish(at, sum, weights);
+            consumer_sync();
+            warps = min(kConsumerWarps, splits);
+            first_value = 4 * from, end_value = 4 * to;
         }
+        bf16* result = a.out + (size_t)first_head * HD;
+#pragma unroll 1
+        for (uint32_t at = first_value + threadIdx.x * 4; at < end_value; at += kConsumers * 4) {
+            float largest, weights;
+            const float4 sum = over_warps(warps, at, largest, weights);
+            const float scale = 1.f / weights;
+            grid.store(reinterpret_cast<uint2*>(result + at),
+                       make_uint2(pack(sum.x * scale, sum.y * scale), pack(sum.z * scale, sum.w * scale)));
+        }
+#pragma unroll 1
+        for (uint32_t at = first_value + threadIdx.x * 4; at < end_value; at += kConsumers * 4)
+            grid.confirm(reinterpret_cast<const uint2*>(result + at));
     }
     if (!waited) grid.wait();
 }

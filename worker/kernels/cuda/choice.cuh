@@ -14,6 +14,7 @@ __device__ __forceinline__ uint32_t ordered_key(float v) {
 template <int PER_LANE, typename Take>
 __device__ __forceinline__ void take_largest(uint32_t (&key)[PER_LANE], uint32_t top_k, const Take& take) {
     const uint32_t lane = threadIdx.x % 32;
+#pragma unroll 1
     for (uint32_t j = 0; j < top_k; ++j) {
         uint32_t best = 0, at = 0;
 #pragma unroll
@@ -113,6 +114,7 @@ __device__ __forceinline__ float choice_weight(const float* logits, uint32_t exp
     const float weight = lane < top_k ? __expf((logits[ids[lane]] - largest) * scale) : 0.f;
     float total = renormalise ? weight : 0.f;
     if (!renormalise)
+#pragma unroll 1
         for (uint32_t e = lane; e < experts; e += 32) total += __expf((logits[e] - largest) * scale);
     return weight / warp_sum(total);
 }

@@ -24,40 +24,53 @@ struct Grid {
     uint32_t passed;     // barriers so far
     uint32_t read_back;  // of what this thread stored since the last
 
-    __device__ __forceinline__ void publish(float* p, float v) {
+    // To be confirmed before the next arrival. A thread that stores several values confirms them after the
+    // last, so that they come back together.
+    __device__ __forceinline__ void store(float* p, float v) const {
+        asm volatile("st.relaxed.gpu.global.f32 [%0], %1;" ::"l"(p), "f"(v) : "memory");
+    }
+    __device__ __forceinline__ void store(bf16* p, bf16 v) const {
+        asm volatile("st.relaxed.gpu.global.u16 [%0], %1;" ::"l"(p), "h"(__bfloat16_as_ushort(v)) : "memory");
+    }
+    __device__ __forceinline__ void store(uint2* p, const uint2& v) const {
+        asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1, %2};" ::"l"(p), "r"(v.x), "r"(v.y) : "memory");
+    }
+    __device__ __forceinline__ void store(float2* p, const float2& v) const {
+        asm volatile("st.relaxed.gpu.global.v2.f32 [%0], {%1, %2};" ::"l"(p), "f"(v.x), "f"(v.y) : "memory");
+    }
+    __device__ __forceinline__ void store(float4* p, const float4& v) const {
+        asm volatile("st.relaxed.gpu.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"(v.x), "f"(v.y), "f"(v.z),
+                     "f"(v.w)
+                     : "memory");
+    }
+    __device__ __forceinline__ void confirm(const float* p) {
         uint32_t back;
-        asm volatile("st.relaxed.gpu.global.f32 [%1], %2;\n\tld.relaxed.gpu.global.u32 %0, [%1];"
-                     : "=r"(back)
-                     : "l"(p), "f"(v)
-                     : "memory");
+        asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(back) : "l"(p) : "memory");
         read_back ^= back;
     }
-    __device__ __forceinline__ void publish(bf16* p, bf16 v) {
+    __device__ __forceinline__ void confirm(const bf16* p) {
         uint16_t back;
-        asm volatile("st.relaxed.gpu.global.u16 [%1], %2;\n\tld.relaxed.gpu.global.u16 %0, [%1];"
-                     : "=h"(back)
-                     : "l"(p), "h"(__bfloat16_as_ushort(v))
-                     : "memory");
+        asm volatile("ld.relaxed.gpu.global.u16 %0, [%1];" : "=h"(back) : "l"(p) : "memory");
         read_back ^= back;
     }
-    __device__ __forceinline__ void publish(uint2* p, const uint2& v) {
+    __device__ __forceinline__ void confirm(const uint2* p) {
         uint2 back;
-        asm volatile(
-            "st.relaxed.gpu.global.v2.u32 [%2], {%3, %4};\n\tld.relaxed.gpu.global.v2.u32 {%0, %1}, [%2];"
-            : "=r"(back.x), "=r"(back.y)
-            : "l"(p), "r"(v.x), "r"(v.y)
-            : "memory");
+        asm volatile("ld.relaxed.gpu.global.v2.u32 {%0, %1}, [%2];" : "=r"(back.x), "=r"(back.y) : "l"(p) : "memory");
         read_back ^= back.x ^ back.y;
     }
-    __device__ __forceinline__ void publish(float4* p, const float4& v) {
+    __device__ __forceinline__ void confirm(const float2* p) { confirm(reinterpret_cast<const uint2*>(p)); }
+    __device__ __forceinline__ void confirm(const float4* p) {
         uint4 back;
-        asm volatile(
-            "st.relaxed.gpu.global.v4.f32 [%4], {%5, %6, %7, %8};\n\t"
-            "ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
-            : "=r"(back.x), "=r"(back.y), "=r"(back.z), "=r"(back.w)
-            : "l"(p), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
-            : "memory");
+        asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(back.x), "=r"(back.y), "=r"(back.z), "=r"(back.w)
+                     : "l"(p)
+                     : "memory");
         read_back ^= back.x ^ back.y ^ back.z ^ back.w;
+    }
+    template <typename T>
+    __device__ __forceinline__ void publish(T* p, const T& v) {
+        store(p, v);
+        confirm(p);
     }
     __device__ __forceinline__ void publish_sum(int64_t* p, int64_t v) {
         read_back ^= (uint32_t)atomicAdd(reinterpret_cast<unsigned long long*>(p), (unsigned long long)v);
@@ -98,6 +111,7 @@ __device__ __forceinline__ float consumer_sum(float v, float* scratch) {
 template <typename T, typename Put>
 __device__ __forceinline__ void load_shared(const T* in, uint32_t count, const Put& put) {
     constexpr int kAhead = 4;
+#pragma unroll 1
     for (uint32_t base = threadIdx.x; base < count; base += kConsumers * kAhead) {
         T v[kAhead];
 #pragma unroll
@@ -132,10 +146,4 @@ __device__ __forceinline__ float load_normed(const float* h, float4* planes, uin
         o = make_float4(o.x * v.x, o.y * v.y, o.z * v.z, o.w * v.w);
     });
     return rsqrtf(consumer_sum(squares, scratch) / hidden + eps);
-}
-
-// A BF16 vector as it is.
-__device__ __forceinline__ void load_bf16(const bf16* x, uint4* values, uint32_t length) {
-    load_shared(reinterpret_cast<const uint4*>(x), length / 8, [&](uint32_t i, const uint4& v) { values[i] = v; });
-    consumer_sync();
 }

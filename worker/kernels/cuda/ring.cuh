@@ -85,10 +85,14 @@ struct Ring {
 };
 
 // The units of this block: contiguous, so that it reads one contiguous range of the weights.
-__device__ __forceinline__ void block_range(uint32_t units, uint32_t& first, uint32_t& end) {
-    first = (uint32_t)((uint64_t)units * blockIdx.x / gridDim.x);
-    end = (uint32_t)((uint64_t)units * (blockIdx.x + 1) / gridDim.x);
-}
+struct Range {
+    uint32_t first, end;
+    Range() = default;
+    __device__ __forceinline__ explicit Range(uint32_t units)
+        : first((uint32_t)((uint64_t)units * blockIdx.x / gridDim.x)),
+          end((uint32_t)((uint64_t)units * (blockIdx.x + 1) / gridDim.x)) {}
+    __device__ __forceinline__ uint32_t items(const Cut& cut) const { return (end - first) * cut.rows * cut.steps; }
+};
 
 // One party's walk through the endless sequence of items: of every `parties` it takes one.
 struct Turns {
@@ -133,16 +137,14 @@ struct Requests {
     }
 
     template <typename Address>
-    __device__ __forceinline__ void phase(const Cut& cut, const Address& address) {
-        uint32_t first, end;
-        block_range(cut.units, first, end);
-        const uint32_t items = (end - first) * cut.rows * cut.steps;
+    __device__ __forceinline__ void phase(const Cut& cut, const Range& range, const Address& address) {
+        const uint32_t items = range.items(cut);
         Walk walk(cut, turns.next, kRequesters);
         // In step, so that no item is requested before those of the turn before.
         while (__any_sync(0xffffffffu, running && threadIdx.x % 32 < kRequesters && turns.next < items)) {
             if (turns.next < items && threadIdx.x % 32 < kRequesters) {
                 if (!confirmed && threadIdx.x % 32 + issued * kRequesters >= ring.stages) confirm();
-                if (running) request(walk, first * cut.rows, address);
+                if (running) request(walk, range.first * cut.rows, address);
                 turns.advance(ring.stages);
                 walk.advance();
             }
@@ -254,11 +256,8 @@ __device__ __forceinline__ float stage_dot(const uint4* w, const HeldF32<VECTORS
 
 // The multiplying side: the product of each of the block's items with the input, into `products`.
 template <typename Input>
-__device__ __forceinline__ void multiply_items(const Ring& ring, Turns& turns, const Cut& cut, const Input& input,
-                                               float* products) {
-    uint32_t first, end;
-    block_range(cut.units, first, end);
-    const uint32_t items = (end - first) * cut.rows * cut.steps;
+__device__ __forceinline__ void multiply_items(const Ring& ring, Turns& turns, const Cut& cut, uint32_t items,
+                                               const Input& input, float* products) {
     for (Walk walk(cut, turns.next, kConsumerWarps); turns.next < items; turns.advance(ring.stages), walk.advance()) {
         // Copies may end out of order: only once the lap before has been read does the parity tell this one.
         barrier_wait(ring.empty + turns.stage, turns.parity ^ 1);

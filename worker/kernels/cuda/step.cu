@@ -15,9 +15,20 @@ constexpr uint32_t kHeldHidden = 2048;
 // Counters: arrivals at the grid's barriers, blocks that have left, and one for each group of heads.
 constexpr uint32_t kArrived = 0, kLeft = 1, kJoined = 2;
 
+// What the weights of a layer are multiplied with, in this order, and `lm_head` after the last layer. All
+// phases go through the same code, both where they are requested and where they are multiplied: code that
+// the multiprocessor's instruction cache does not hold costs a layer more than its branches do.
+enum Phase : uint32_t { kQkv, kO, kGateUp, kDown, kExpertGateUp, kExpertDown, kLmHead, kPhases };
+
+__device__ __forceinline__ Phase phase_after(Phase phase, bool routed, uint32_t& layer, uint32_t layer_count) {
+    if (phase == kO) return routed ? kExpertGateUp : kGateUp;
+    if (phase != kDown && phase != kExpertDown) return (Phase)(phase + 1);
+    return ++layer < layer_count ? kQkv : kLmHead;
+}
+
 // How the phases are cut and the shared memory is laid out.
 struct Plan {
-    Cut qkv, o, gate_up, down, expert_gate_up, expert_down, lm_head;
+    Cut cuts[kPhases];
     uint32_t stages, stage_vectors;
     uint32_t input_bytes, layer_bytes, product_bytes, own_rows, own_bytes;
 };
@@ -61,29 +72,20 @@ struct Choice {
     float logits[kMaxExperts];  // but for the norm's scale
 };
 
-// Where the segments lie.
-struct Rows {
+// Where the rows of a phase lie: one behind the other, of the chosen experts only where there are `ids`.
+struct Source {
     const bf16* weight;
-    uint32_t vectors;
-    __device__ __forceinline__ const uint4* operator()(uint32_t row, uint32_t) const {
-        return reinterpret_cast<const uint4*>(weight) + (size_t)row * vectors;
-    }
-};
-struct ExpertPairs {
-    const bf16* weight;
+    uint32_t vectors;     // of a row
     const uint32_t* ids;
-    uint32_t rows, vectors;  // rows of an expert
-    __device__ __forceinline__ const uint4* operator()(uint32_t row, uint32_t) const {
-        const uint32_t slot = row / rows;
-        return reinterpret_cast<const uint4*>(weight) + ((size_t)ids[slot] * rows + (row - slot * rows)) * vectors;
-    }
-};
-struct ExpertRows {
-    const bf16* weight;
-    const uint32_t* ids;
-    uint32_t rows, vectors;
+    uint32_t rows;        // of an expert
+    bool expert_a_segment;  // each segment of a row is another expert's, else each `rows` rows are
     __device__ __forceinline__ const uint4* operator()(uint32_t row, uint32_t segment) const {
-        return reinterpret_cast<const uint4*>(weight) + ((size_t)ids[segment] * rows + row) * vectors;
+        size_t at = row;
+        if (ids) {
+            const uint32_t slot = expert_a_segment ? segment : row / rows;
+            at = (size_t)ids[slot] * rows + row - (expert_a_segment ? 0 : slot * rows);
+        }
+        return reinterpret_cast<const uint4*>(weight) + at * vectors;
     }
 };
 
@@ -101,53 +103,53 @@ __device__ __forceinline__ void prefetch_shared(const void* data, uint64_t bytes
 
 // What a layer reads beside the streamed weights. Behind a full ring of requests each such read would
 // take microseconds, so it is asked for a layer ahead.
-__device__ void prefetch_layer(const DecodeStep& a, const StepLayer& layer, uint32_t position) {
-    // Of a long context as much as may stay in L2.
-    constexpr uint64_t kMostCache = 10ull << 20;
+__device__ void prefetch_layer(const DecodeStep& a, const StepLayer& layer) {
     prefetch_shared(layer.attention_norm, a.hidden * 2);
     prefetch_shared(layer.mlp_norm, a.hidden * 2);
     if (layer.qkv_bias) prefetch_shared(layer.qkv_bias, (a.heads + 2 * a.kv_heads) * a.head_dim * 2);
     if (layer.q_norm) prefetch_shared(layer.q_norm, a.head_dim * 2);
     if (layer.k_norm) prefetch_shared(layer.k_norm, a.head_dim * 2);
     if (layer.router) prefetch_shared(layer.router, (uint64_t)a.experts * a.hidden * 2);
-    const uint64_t cache = min((uint64_t)position * a.kv_heads * a.head_dim * 2, kMostCache);
-    prefetch_shared(layer.k_cache, cache);
-    prefetch_shared(layer.v_cache, cache);
+}
+
+__device__ __forceinline__ Source source_of(Phase phase, const DecodeStep& a, const StepLayer& layer,
+                                            const uint32_t* ids) {
+    switch (phase) {
+        case kQkv: return {layer.qkv, a.hidden / 8};
+        case kO: return {layer.o, a.heads * a.head_dim / 8};
+        case kGateUp: return {layer.gate_up, a.hidden / 8};
+        case kDown: return {layer.down, a.inter / 8};
+        case kExpertGateUp: return {layer.gate_up, a.hidden / 8, ids, 2 * a.expert_inter, false};
+        case kExpertDown: return {layer.down, a.expert_inter / 8, ids, a.hidden, true};
+        default: return {a.lm_head, a.hidden / 8};
+    }
 }
 
 // The requesting warp.
-__device__ void request_weights(const DecodeStep& a, const Plan& plan, const Shared& s, Choice& choice) {
-    const uint32_t hidden_vectors = a.hidden / 8, lane = threadIdx.x % 32;
+__device__ __forceinline__ void request_weights(const DecodeStep& a, const Plan& plan, const Shared& s,
+                                                const Range* ranges, Choice& choice) {
+    const uint32_t lane = threadIdx.x % 32;
     Requests requests(s.ring, a.state);
-    uint32_t position = 0;
-    for (uint32_t at = 0; at < a.layer_count; ++at) {
+    uint32_t at = 0;
+    for (Phase phase = a.layer_count ? kQkv : kLmHead; phase < kPhases;) {
         const StepLayer& layer = s.layers[at];
-        if (at == 0) prefetch_layer(a, layer, 0);
-        requests.phase(plan.qkv, Rows{layer.qkv, hidden_vectors});
-        if (at == 0) {
-            requests.confirm();
-            if (!requests.running) return;
-            position = __ldcg(&a.state->position);
+        const bool first = !requests.confirmed;
+        if (phase == kExpertGateUp) {
+            if (lane == 0) Grid{a.counters + kArrived, at * 5 + 3, 0}.wait_alone();
+            __syncwarp();
+            const uint32_t id =
+                largest_experts(a.router_sums + (size_t)at * a.experts, a.experts, a.top_k, choice.logits);
+            if (lane < a.top_k) choice.ids[lane] = id;
+            __syncwarp();
+            if (lane == 0) barrier_arrive(&choice.made);
         }
-        if (at + 1 < a.layer_count) prefetch_layer(a, s.layers[at + 1], position);
-        requests.phase(plan.o, Rows{layer.o, a.heads * a.head_dim / 8});
-        if (layer.router == nullptr) {
-            requests.phase(plan.gate_up, Rows{layer.gate_up, hidden_vectors});
-            requests.phase(plan.down, Rows{layer.down, a.inter / 8});
-            continue;
-        }
-        if (lane == 0) Grid{a.counters + kArrived, at * 5 + 3, 0}.wait_alone();
-        __syncwarp();
-        const int64_t* sums = a.router_sums + (size_t)at * a.experts;
-        const uint32_t id = largest_experts(sums, a.experts, a.top_k, choice.logits);
-        if (lane < a.top_k) choice.ids[lane] = id;
-        __syncwarp();
-        if (lane == 0) barrier_arrive(&choice.made);
-        requests.phase(plan.expert_gate_up, ExpertPairs{layer.gate_up, choice.ids, 2 * a.expert_inter, hidden_vectors});
-        requests.phase(plan.expert_down, ExpertRows{layer.down, choice.ids, a.hidden, a.expert_inter / 8});
+        requests.phase(plan.cuts[phase], ranges[phase], source_of(phase, a, layer, choice.ids));
+        if (first) requests.confirm();
+        if (!requests.running) return;
+        if (phase == kLmHead) return;
+        if (phase == kQkv && at + 1 < a.layer_count) prefetch_layer(a, s.layers[at + 1]);
+        phase = phase_after(phase, layer.router != nullptr, at, a.layer_count);
     }
-    requests.phase(plan.lm_head, Rows{a.lm_head, hidden_vectors});
-    requests.confirm();
 }
 
 // The multiplying warps.
@@ -156,74 +158,73 @@ struct Consumer {
     const DecodeStep& a;
     const Plan& plan;
     const Shared& s;
+    const Range* ranges;
+    const Range own;  // rows of the residual stream
     Choice& choice;
     float* scratch;
     Grid grid;
     Turns turns;
     uint32_t choices;  // so far
-    uint32_t first_row, own_rows;
 
     __device__ float4* planes() const { return reinterpret_cast<float4*>(s.input); }
 
-    // The products of a phase with norm(h), but for the scale, which is returned. Waits for the grid.
-    __device__ __forceinline__ float multiply_normed(const Cut& cut, const bf16* gamma) {
-        load_gamma(gamma, planes(), a.hidden);
+    // Brings the phase's input into shared memory once all blocks are through the phase before. The norm's
+    // scale is returned, to be multiplied in later; 1 where there is none.
+    __device__ __forceinline__ float load_input(Phase phase, const StepLayer& layer) {
+        const bool normed = phase == kQkv || phase == kGateUp || phase == kExpertGateUp || phase == kLmHead;
+        if (normed) {
+            const bf16* gamma = phase == kQkv ? layer.attention_norm : phase == kLmHead ? a.norm : layer.mlp_norm;
+            load_gamma(gamma, planes(), a.hidden);
+        }
         grid.wait();
-        const float scale = load_normed(a.h, planes(), a.hidden, a.eps, scratch);
-        const InputF32 input = {planes(), a.hidden / 8};
-        if (a.hidden == kHeldHidden)
-            multiply_items(s.ring, turns, cut, HeldF32<kHeldHidden / 256>(input), s.products);
-        else
-            multiply_items(s.ring, turns, cut, input, s.products);
+        if (normed) return load_normed(a.h, planes(), a.hidden, a.eps, scratch);
+        if (phase == kExpertDown) {
+            const uint32_t inner = a.top_k * a.expert_inter, vectors = inner / 8;
+            load_shared(reinterpret_cast<const float4*>(a.expert_act), inner / 4, [&](uint32_t i, const float4& v) {
+                const float w = choice.weights[4 * i / a.expert_inter];
+                planes()[(i & 1) * vectors + (i >> 1)] = make_float4(v.x * w, v.y * w, v.z * w, v.w * w);
+            });
+        } else {
+            uint4* values = reinterpret_cast<uint4*>(s.input);
+            const bf16* from = phase == kO ? a.attention : a.act;
+            load_shared(reinterpret_cast<const uint4*>(from), (phase == kO ? a.heads * HD : a.inter) / 8,
+                        [&](uint32_t i, const uint4& v) { values[i] = v; });
+        }
         consumer_sync();
-        return scale;
+        return 1.f;
+    }
+
+    // The products of this block's items, into `products`.
+    __device__ __forceinline__ void multiply(Phase phase, const Cut& cut, uint32_t items) {
+        if (phase == kO || phase == kDown) {
+            multiply_items(s.ring, turns, cut, items, InputBf16{reinterpret_cast<const uint4*>(s.input)}, s.products);
+        } else {
+            const bool inner = phase == kExpertDown;
+            const InputF32 input = {planes(), (inner ? a.top_k * a.expert_inter : a.hidden) / 8};
+            if (!inner && a.hidden == kHeldHidden)
+                multiply_items(s.ring, turns, cut, items, HeldF32<kHeldHidden / 256>(input), s.products);
+            else
+                multiply_items(s.ring, turns, cut, items, input, s.products);
+        }
+        consumer_sync();
     }
 
     // The sum of a row's products.
     __device__ __forceinline__ float row_sum(const Cut& cut, uint32_t row) const {
         float sum = 0.f;
+#pragma unroll 2
         for (uint32_t step = 0; step < cut.steps; ++step) sum += s.products[row * cut.steps + step];
         return sum;
     }
 
-    // out = norm(h) · weightᵀ + bias
-    __device__ __forceinline__ void norm_linear(const Cut& cut, const bf16* gamma, const bf16* bias, float* out) {
-        const float scale = multiply_normed(cut, gamma);
-        uint32_t first, end;
-        block_range(cut.units, first, end);
-        for (uint32_t i = threadIdx.x; i < end - first; i += kConsumers)
-            grid.publish(out + first + i, fmaf(row_sum(cut, i), scale, bias ? __bfloat162float(bias[first + i]) : 0.f));
-    }
-
-    // `put(unit, silu(gate) · up)` of norm(h).
-    template <typename Put>
-    __device__ __forceinline__ float norm_gate_up(const Cut& cut, const bf16* gamma, const Put& put) {
-        const float scale = multiply_normed(cut, gamma);
-        uint32_t first, end;
-        block_range(cut.units, first, end);
-        for (uint32_t i = threadIdx.x; i < end - first; i += kConsumers)
-            put(first + i, silu(row_sum(cut, 2 * i) * scale) * (row_sum(cut, 2 * i + 1) * scale));
-        return scale;
-    }
-
-    // h += weight · x, for this block's rows.
-    template <typename Input>
-    __device__ __forceinline__ void add_to_residual(const Cut& cut, const Input& input) {
-        multiply_items(s.ring, turns, cut, input, s.products);
-        consumer_sync();
-        for (uint32_t i = threadIdx.x; i < own_rows; i += kConsumers) {
-            const float now = s.own_h[i] + row_sum(cut, i);
-            s.own_h[i] = now;
-            s.own_normed[i] = now * s.own_gamma[i];
-            grid.publish(a.h + first_row + i, now);
-        }
-    }
-
     // The router's columns for this block's rows of h, transposed, and the norm's weight there.
     __device__ __forceinline__ void load_router(const StepLayer& layer) {
-        const uint32_t end = first_row + own_rows, aligned = first_row & ~7u, vectors = (end - aligned + 7) / 8;
+        const uint32_t first_row = own.first, end = own.end, own_rows = end - first_row;
+        const uint32_t aligned = first_row & ~7u, vectors = (end - aligned + 7) / 8;
+#pragma unroll 1
         for (uint32_t i = threadIdx.x; i < own_rows; i += kConsumers)
             s.own_gamma[i] = __bfloat162float(layer.mlp_norm[first_row + i]);
+#pragma unroll 1
         for (uint32_t i = threadIdx.x; i < vectors * a.experts; i += kConsumers) {
             const uint32_t expert = i % a.experts, from = aligned + i / a.experts * 8;
             const uint4 w = __ldg(reinterpret_cast<const uint4*>(layer.router + (size_t)expert * a.hidden + from));
@@ -238,82 +239,103 @@ struct Consumer {
         }
     }
 
-    __device__ __forceinline__ void output_projection(const StepLayer& layer, int64_t* router_sums) {
-        grid.wait();
-        load_bf16(a.attention, reinterpret_cast<uint4*>(s.input), a.heads * HD);
-        add_to_residual(plan.o, InputBf16{reinterpret_cast<const uint4*>(s.input)});
-        if (layer.router) {
-            // This block's rows of h times their columns of the router.
+    // h += products, for this block's rows, and after attention those rows' part of the router's logits.
+    __device__ __forceinline__ void add_to_residual(Phase phase, const Cut& cut, const bf16* router,
+                                                    int64_t* router_sums) {
+        const uint32_t first_row = own.first, own_rows = own.end - own.first;
+#pragma unroll 1
+        for (uint32_t i = threadIdx.x; i < own_rows; i += kConsumers) {
+            const float now = s.own_h[i] + row_sum(cut, i);
+            s.own_h[i] = now;
+            s.own_normed[i] = now * s.own_gamma[i];
+            grid.store(a.h + first_row + i, now);
+        }
+        if (phase == kO && router) {
             consumer_sync();
+#pragma unroll 1
             for (uint32_t expert = threadIdx.x; expert < a.experts && own_rows; expert += kConsumers) {
                 float sum = 0.f;
+#pragma unroll 4
                 for (uint32_t row = 0; row < own_rows; ++row)
                     sum = fmaf(__bfloat162float(s.own_router[row * a.experts + expert]), s.own_normed[row], sum);
                 grid.publish_sum(router_sums + expert, to_fixed(sum));
             }
         }
-        grid.arrive();
+#pragma unroll 1
+        for (uint32_t i = threadIdx.x; i < own_rows; i += kConsumers) grid.confirm(a.h + first_row + i);
     }
 
-    __device__ __forceinline__ void dense_mlp(const StepLayer& layer) {
-        norm_gate_up(plan.gate_up, layer.mlp_norm,
-                     [&](uint32_t unit, float v) { grid.publish(a.act + unit, __float2bfloat16(v)); });
-        grid.arrive();
-        grid.wait();
-        load_bf16(a.act, reinterpret_cast<uint4*>(s.input), a.inter);
-        add_to_residual(plan.down, InputBf16{reinterpret_cast<const uint4*>(s.input)});
-        grid.arrive();
+    // silu(gate) · up, for this block's units.
+    __device__ __forceinline__ void activate(Phase phase, const Cut& cut, const Range& range, float scale) {
+#pragma unroll 1
+        for (uint32_t i = threadIdx.x; i < range.end - range.first; i += kConsumers) {
+            const float v = silu(row_sum(cut, 2 * i) * scale) * (row_sum(cut, 2 * i + 1) * scale);
+            if (phase == kGateUp)
+                grid.publish(a.act + range.first + i, __float2bfloat16(v));
+            else
+                grid.publish(a.expert_act + range.first + i, v);
+        }
     }
 
-    __device__ __forceinline__ void routed_mlp(const StepLayer& layer) {
-        const float scale = norm_gate_up(plan.expert_gate_up, layer.mlp_norm,
-                                         [&](uint32_t unit, float v) { grid.publish(a.expert_act + unit, v); });
-        grid.arrive();
+    // What the chosen experts' results count.
+    __device__ __forceinline__ void weigh_choice(float scale) {
         if (threadIdx.x / 32 == 1) {
             barrier_wait(&choice.made, choices & 1);
-            const float weight = choice_weight(choice.logits, a.experts, a.top_k, a.renormalise != 0, scale, choice.ids);
+            const float weight =
+                choice_weight(choice.logits, a.experts, a.top_k, a.renormalise != 0, scale, choice.ids);
             if (threadIdx.x % 32 < a.top_k) choice.weights[threadIdx.x % 32] = weight;
         }
         ++choices;
-        grid.wait();
-        const uint32_t inner = a.top_k * a.expert_inter, vectors = inner / 8;
-        load_shared(reinterpret_cast<const float4*>(a.expert_act), inner / 4, [&](uint32_t i, const float4& v) {
-            const float w = choice.weights[4 * i / a.expert_inter];
-            planes()[(i & 1) * vectors + (i >> 1)] = make_float4(v.x * w, v.y * w, v.z * w, v.w * w);
-        });
-        consumer_sync();
-        add_to_residual(plan.expert_down, InputF32{planes(), vectors});
-        grid.arrive();
     }
 
-    __device__ void run() {
+    __device__ __forceinline__ void run() {
         wait_for_predecessor();
         if (stopped(a.state)) return;
         const uint32_t position = a.layer_count ? __ldcg(&a.state->position) : 0;
         if (a.layer_count && position >= __ldcg(&a.state->cache_len)) __trap();
-        for (uint32_t i = threadIdx.x; i < own_rows; i += kConsumers) s.own_h[i] = __ldcg(a.h + first_row + i);
-        for (uint32_t layer_at = 0; layer_at < a.layer_count; ++layer_at) {
+        const AttentionCut attention(position, a.heads, a.kv_heads);
+        for (uint32_t i = threadIdx.x; i < own.end - own.first; i += kConsumers)
+            s.own_h[i] = __ldcg(a.h + own.first + i);
+        uint32_t layer_at = 0;
+        for (Phase phase = a.layer_count ? kQkv : kLmHead;;
+             phase = phase_after(phase, s.layers[layer_at].router != nullptr, layer_at, a.layer_count)) {
             const StepLayer& layer = s.layers[layer_at];
-            norm_linear(plan.qkv, layer.attention_norm, layer.qkv_bias, a.qkv);
+            const Cut cut = plan.cuts[phase];
+            const Range range = ranges[phase];
+            if (phase == kLmHead) let_successor_start();
+            const float scale = load_input(phase, layer);
+            multiply(phase, cut, range.items(cut));
+            if (phase == kLmHead) {
+#pragma unroll 1
+                for (uint32_t i = threadIdx.x; i < range.end - range.first; i += kConsumers)
+                    a.logits[range.first + i] = row_sum(cut, i) * scale;
+                break;
+            }
+            if (phase == kQkv) {
+#pragma unroll 1
+                for (uint32_t i = threadIdx.x; i < range.end - range.first; i += kConsumers) {
+                    const float bias = layer.qkv_bias ? __bfloat162float(layer.qkv_bias[range.first + i]) : 0.f;
+                    grid.publish(a.qkv + range.first + i, fmaf(row_sum(cut, i), scale, bias));
+                }
+                grid.arrive();
+                if (layer.router) load_router(layer);
+                attend<HD>({a.qkv, layer.q_norm, layer.k_norm, a.cos, a.sin, layer.k_cache, layer.v_cache, a.attention,
+                            a.parts, a.counters + kJoined, layer_at, a.heads, a.kv_heads, a.eps, a.scale},
+                           attention, s.input, grid);
+            } else if (phase == kGateUp || phase == kExpertGateUp) {
+                activate(phase, cut, range, scale);
+            } else {
+                add_to_residual(phase, cut, layer.router, a.router_sums + (size_t)layer_at * a.experts);
+            }
             grid.arrive();
-            if (layer.router) load_router(layer);
-            const AttentionInput input = {a.qkv,       layer.q_norm,  layer.k_norm,  a.cos,   a.sin,
-                                          layer.k_cache, layer.v_cache, a.attention,   a.parts, a.counters + kJoined,
-                                          position,    a.heads,       a.kv_heads,    a.eps,   a.scale};
-            attend<HD>(input, s.input, grid);
-            grid.arrive();
-            output_projection(layer, a.router_sums + (size_t)layer_at * a.experts);
-            if (layer.router)
-                routed_mlp(layer);
-            else
-                dense_mlp(layer);
+            if (phase == kExpertGateUp) weigh_choice(scale);
         }
-        let_successor_start();
-        norm_linear(plan.lm_head, a.norm, nullptr, a.logits);
         // For the next step.
         for (uint32_t i = blockIdx.x * kConsumers + threadIdx.x; i < a.layer_count * a.experts;
              i += gridDim.x * kConsumers)
             a.router_sums[i] = 0;
+        if (a.layer_count && blockIdx.x == 0)
+            for (uint32_t i = threadIdx.x; i < attention.all_groups; i += kConsumers) a.counters[kJoined + i] = 0;
         consumer_sync();
         if (threadIdx.x == 0) {
             if (blockIdx.x == 0 && choices && a.expert_loads) *a.expert_loads += choices * a.top_k;
@@ -331,9 +353,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     decode_step(const __grid_constant__ DecodeStep a, const __grid_constant__ Plan plan) {
     extern __shared__ __align__(128) uint8_t bytes[];
     __shared__ Choice choice;
+    __shared__ Range ranges[kPhases];
     __shared__ float scratch[kConsumerWarps];
     const Shared s(plan, bytes);
     if (threadIdx.x == 0) barrier_init(&choice.made);
+    if (threadIdx.x < kPhases) ranges[threadIdx.x] = Range(plan.cuts[threadIdx.x].units);
     for (uint32_t i = threadIdx.x; i < plan.stages; i += kThreads) {
         barrier_init(s.ring.full + i);
         barrier_init(s.ring.empty + i);
@@ -343,11 +367,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (uint32_t i = threadIdx.x; i < words; i += kThreads)
         reinterpret_cast<uint64_t*>(s.layers)[i] = __ldg(reinterpret_cast<const unsigned long long*>(a.layers) + i);
     __syncthreads();
-    if (threadIdx.x >= kConsumers) return request_weights(a, plan, s, choice);
-    uint32_t first, end;
-    block_range(a.hidden, first, end);
-    Consumer<HD>{a, plan, s, choice, scratch, Grid{a.counters + kArrived, 0, 0}, Turns(kConsumerWarps, threadIdx.x / 32),
-                 0, first, end - first}
+    if (threadIdx.x >= kConsumers) return request_weights(a, plan, s, ranges, choice);
+    Consumer<HD>{a, plan, s, ranges, Range(a.hidden), choice, scratch, Grid{a.counters + kArrived, 0, 0},
+                 Turns(kConsumerWarps, threadIdx.x / 32), 0}
         .run();
 }
 
@@ -368,15 +390,15 @@ template <int HD>
 cudaError_t launch(const DecodeStep& a, const Target& t) {
     const uint32_t q_rows = a.heads * HD, hidden = a.hidden / 8;
     Plan plan = {};
-    plan.qkv = cut(a.layer_count ? q_rows + 2 * a.kv_heads * HD : 0, 1, 1, hidden);
-    plan.o = cut(a.hidden, 1, 1, q_rows / 8);
-    plan.gate_up = cut(a.inter, 2, 1, hidden);
-    plan.down = cut(a.inter ? a.hidden : 0, 1, 1, a.inter / 8);
-    plan.expert_gate_up = cut(a.top_k * a.expert_inter, 2, 1, hidden);
-    plan.expert_down = cut(a.top_k ? a.hidden : 0, 1, a.top_k, a.expert_inter / 8);
-    plan.lm_head = cut(a.vocab, 1, 1, hidden);
+    plan.cuts[kQkv] = cut(a.layer_count ? q_rows + 2 * a.kv_heads * HD : 0, 1, 1, hidden);
+    plan.cuts[kO] = cut(a.hidden, 1, 1, q_rows / 8);
+    plan.cuts[kGateUp] = cut(a.inter, 2, 1, hidden);
+    plan.cuts[kDown] = cut(a.inter ? a.hidden : 0, 1, 1, a.inter / 8);
+    plan.cuts[kExpertGateUp] = cut(a.top_k * a.expert_inter, 2, 1, hidden);
+    plan.cuts[kExpertDown] = cut(a.top_k ? a.hidden : 0, 1, a.top_k, a.expert_inter / 8);
+    plan.cuts[kLmHead] = cut(a.vocab, 1, 1, hidden);
     uint32_t products = 1;
-    for (const Cut& c : {plan.qkv, plan.o, plan.gate_up, plan.down, plan.expert_gate_up, plan.expert_down, plan.lm_head}) {
+    for (const Cut& c : plan.cuts) {
         const uint32_t items = (c.units + t.sm_count - 1) / t.sm_count * c.rows * c.steps;
         if (items > products) products = items;
         if (c.units && c.merged * c.chunk_vectors > plan.stage_vectors) plan.stage_vectors = c.merged * c.chunk_vectors;

@@ -1,6 +1,6 @@
 //! The engine itself: weights, cache and buffers together.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, time::Instant};
 
 use bakeoff_kernels::DecodeState;
 use bakeoff_proto::{Dtype, EngineSettings};
@@ -51,6 +51,21 @@ pub struct FusedEngine {
     kv_bytes_per_token: u64,
 }
 
+/// Logs what each part of a load took.
+struct Laps(Instant);
+
+impl Laps {
+    fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    fn end(&mut self, what: &str) {
+        let took_ms = self.0.elapsed().as_secs_f64() * 1e3;
+        tracing::debug!(took_ms, "{what}");
+        self.0 = Instant::now();
+    }
+}
+
 impl FusedEngine {
     /// Loads a model. That it fits was checked before.
     ///
@@ -67,7 +82,9 @@ impl FusedEngine {
         let shape = &config.shape;
         let dims = Dims::new(shape, config.rms_norm_eps, config.norm_topk_prob)?;
         let plan = WeightPlan::new(shape);
+        let mut laps = Laps::start();
         let weights = Weights::allocate(&gpu, &plan)?;
+        laps.end("weights allocated");
         match checkpoint {
             None => weights.fill_random(&gpu, &plan)?,
             Some((checkpoint, files)) => {
@@ -75,10 +92,12 @@ impl FusedEngine {
                 upload::upload(&gpu, &uploads, on_progress)?;
             }
         }
+        laps.end("weights filled");
         let rope = config.rope.tables(shape.head_dim, context);
         let attention = PrefillAttention::choose(settings.flash_attn);
         let has_dense = shape.routed_layers() < shape.layers;
         let cache = KvCache::new(&gpu, &dims, shape.layers, context, &rope)?;
+        laps.end("cache allocated");
         let engine = Self {
             prefill: Prefill::new(&gpu, &dims, context, attention, has_dense)?,
             buffers: DecodeBuffers::new(&gpu, &dims, &weights, &cache)?,
@@ -99,7 +118,10 @@ impl FusedEngine {
             dims,
             weights,
         };
-        engine.prepare(settings.cuda_graph)
+        laps.end("buffers allocated");
+        let engine = engine.prepare(settings.cuda_graph)?;
+        laps.end("step captured");
+        Ok(engine)
     }
 
     /// Runs one step that does nothing, which loads the kernels, and captures the graph.

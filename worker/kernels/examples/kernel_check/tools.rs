@@ -1,6 +1,9 @@
 //! Device buffers, random numbers, comparisons, and the plain FP64 code that kernels are held against.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex},
+    thread,
+};
 
 use bakeoff_kernels::{DevicePtr, Launcher};
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr as _, DeviceRepr};
@@ -12,6 +15,33 @@ pub type Outcome = Result<(), Box<dyn std::error::Error>>;
 pub struct Buffer<T> {
     slice: CudaSlice<T>,
     pub at: DevicePtr<T>,
+}
+
+/// The next number of a linear congruential generator.
+fn step(seed: &mut u64) -> u64 {
+    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *seed >> 11
+}
+
+/// Values that a thread computes at a time.
+const CHUNK: usize = 1 << 8;
+
+/// Calls `fill` for each [`CHUNK`] of `values` with its number, on all cores: the host's FP64 code takes most
+/// of the time of these checks.
+fn in_parallel(values: &mut [f64], fill: impl Fn(usize, &mut [f64]) + Sync) {
+    let chunks = Mutex::new(values.chunks_mut(CHUNK).enumerate());
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let next = chunks.lock().expect("no panic").next();
+                    let Some((at, chunk)) = next else { break };
+                    fill(at, chunk);
+                }
+            });
+        }
+    });
 }
 
 pub struct Check {
@@ -28,21 +58,22 @@ impl Check {
     }
 
     pub fn next(&mut self) -> u64 {
-        self.seed = self
-            .seed
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        self.seed >> 11
+        step(&mut self.seed)
     }
 
     /// Roughly normal numbers, rounded to BF16 so that either type holds them exactly.
     pub fn numbers(&mut self, count: usize, mean: f64, deviation: f64) -> Vec<f64> {
-        (0..count)
-            .map(|_| {
-                let sum: f64 = (0..4).map(|_| (self.next() & 0xffff) as f64 / 65_536.0 - 0.5).sum();
-                bf16::from_f64(mean + deviation * sum * 3f64.sqrt()).to_f64()
-            })
-            .collect()
+        let first = self.next();
+        let mut numbers = vec![0.0; count];
+        in_parallel(&mut numbers, |chunk, values| {
+            let mut seed = first ^ (chunk as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            for value in values {
+                let sum: f64 =
+                    (0..4).map(|_| (step(&mut seed) & 0xffff) as f64 / 65_536.0 - 0.5).sum();
+                *value = bf16::from_f64(mean + deviation * sum * 3f64.sqrt()).to_f64();
+            }
+        });
+        numbers
     }
 
     pub fn upload<T: DeviceRepr + Clone>(&self, values: &[T]) -> Buffer<T> {
@@ -103,7 +134,12 @@ pub fn dot(a: &[f64], b: &[f64]) -> f64 {
 }
 
 pub fn matvec(weight: &[f64], x: &[f64]) -> Vec<f64> {
-    weight.chunks_exact(x.len()).map(|row| dot(row, x)).collect()
+    let mut products = vec![0.0; weight.len() / x.len()];
+    in_parallel(&mut products, |chunk, values| {
+        let rows = weight[chunk * CHUNK * x.len()..].chunks_exact(x.len());
+        values.iter_mut().zip(rows).for_each(|(value, row)| *value = dot(row, x));
+    });
+    products
 }
 
 pub fn normed(h: &[f64], gamma: &[f64], eps: f64) -> Vec<f64> {
