@@ -51,6 +51,17 @@ step check-goldens 90 "$bin/gpu_check" goldens $goldens
 step check-faults 40 "$bin/gpu_check" faults $goldens
 cat "$out"/check-faults.out 2>/dev/null
 
+for model in tiny-qwen2 tiny-qwen3 tiny-qwen3-moe; do
+  step "check-reference-$model" 40 "$bin/gpu_check" reference "worker/engine/demo-models/$model" 500
+done
+# A long context: golden models whose limit is raised, which changes nothing else.
+for model in qwen2 qwen3-moe qwen3-yarn-head128; do
+  cp -r "$goldens/$model" "$scratch/"
+  sed -i -E 's/"max_position_embeddings": [0-9]+/"max_position_embeddings": 32768/' "$scratch/$model/config.json"
+  step "check-reference-long-$model" 60 "$bin/gpu_check" reference "$scratch/$model" 16384
+done
+cat "$out"/check-reference-*.out 2>/dev/null
+
 bench 7b 60 --model Qwen/Qwen2.5-Coder-7B-Instruct=$models/Qwen2.5-Coder-7B-Instruct.json --depth 0,8192
 bench 30b-a3b 60 --model Qwen/Qwen3-30B-A3B=$models/Qwen3-30B-A3B.json --depth 0,8192
 bench coder-30b-a3b 60 --model Qwen/Qwen3-Coder-30B-A3B-Instruct=$models/Qwen3-Coder-30B-A3B-Instruct.json --prompt-tokens 100 --depth 0,8192

@@ -6,6 +6,7 @@
 //! gpu_check faults FOLDER           NaN in the weights, cancellation, stop ids, cuBLAS settings
 //! gpu_check long CONFIG TOKENS      random weights: decode at this depth against the prefill
 //! gpu_check peer MODEL LOGITS       logits that bench-peers.py stored for the same weights
+//! gpu_check reference MODEL TOKENS  both paths against the reference engine, with so many tokens
 //! ```
 mod faults;
 mod goldens;
@@ -28,9 +29,14 @@ fn main() {
             peer::long(&mut checks, Path::new(config), tokens);
         }
         ["peer", model, logits] => peer::run(&mut checks, Path::new(model), Path::new(logits)),
+        ["reference", model, tokens] => {
+            let tokens = tokens.parse().expect("a number of tokens");
+            peer::reference(&mut checks, Path::new(model), tokens);
+        }
         _ => {
             eprintln!(
-                "usage: gpu_check goldens|faults FOLDER | long CONFIG TOKENS | peer MODEL LOGITS"
+                "usage: gpu_check goldens|faults FOLDER | long CONFIG TOKENS | peer MODEL LOGITS | \
+                 reference MODEL TOKENS"
             );
             std::process::exit(2);
         }

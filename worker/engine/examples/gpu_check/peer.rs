@@ -1,10 +1,16 @@
-//! Full-size models: against transformers with the same weights, and decode against prefill at depth.
+//! Full-size models: against transformers with the same weights, and decode against prefill at depth; and any
+//! model against the reference engine.
 
-use std::path::Path;
+use std::{ops::ControlFlow, path::Path};
 
+use bakeoff_engine::{EngineError, config::ModelConfig, load::load as load_any};
+use bakeoff_proto::{Dtype, EngineKind};
 use safetensors::SafeTensors;
 
 use crate::tools::{Checks, errors, files, load, options, rows};
+
+/// Positions of which the logits are compared.
+const COMPARED: usize = 32;
 
 /// `LOGITS` holds `ids [n]` (I64), `exact [rows, vocab]` (FP32 run) and `rounded` (BF16 run) of the
 /// last `rows` positions, as transformers computed them.
@@ -67,4 +73,42 @@ pub fn long(checks: &mut Checks, config: &Path, tokens: usize) {
         format!("{name} at {tokens} tokens"),
         format!("decode and prefill differ by {all:.4}"),
     );
+}
+
+/// The last positions of so many tokens through both of our paths, held to the reference engine in FP32: no
+/// further off than 1.5 times what the reference engine itself is in BF16.
+pub fn reference(checks: &mut Checks, model: &Path, tokens: usize) {
+    let name = format!("{} at {tokens}", model.file_name().unwrap_or_default().to_string_lossy());
+    let files = files(model);
+    let vocab = match ModelConfig::parse(&files.config) {
+        Ok(config) => config.shape.vocab_size as u32,
+        Err(error) => return checks.that(false, name, error),
+    };
+    let ids: Vec<u32> =
+        (0..tokens as u32).map(|i| i.wrapping_mul(2_654_435_761) % vocab.min(10_000)).collect();
+    let first = tokens.saturating_sub(COMPARED);
+    let by_reference = |dtype: Dtype| -> Result<Vec<Vec<f32>>, EngineError> {
+        let mut options = options(tokens + 64);
+        options.settings.engine = EngineKind::Reference;
+        options.settings.dtype = dtype;
+        let mut loaded = load_any(&files, &options, &mut |_| ControlFlow::Continue(()))?;
+        Ok(loaded.engine.score(&ids)?.split_off(first))
+    };
+    let Some(exact) = checks.value(&name, by_reference(Dtype::F32)) else { return };
+    let Some(rounded) = checks.value(&name, by_reference(Dtype::Bf16)) else { return };
+    let (_, theirs) = errors(&rows(&rounded), &rows(&exact));
+    let Some(mut engine) = checks.value(&name, load(&files, &options(tokens + 64))) else { return };
+    let decode = engine.score_from(&ids, first + 1);
+    let prefill = engine.score_from(&ids, tokens);
+    for (path, ours, exact) in
+        [("decode", decode, &exact[..]), ("prefill", prefill, &exact[exact.len() - 1..])]
+    {
+        let Some(ours) = checks.value(format!("{name} {path}"), ours) else { continue };
+        let (_, ours) = errors(&rows(&ours), &rows(exact));
+        checks.that(
+            ours <= 1.5 * theirs,
+            format!("{name} {path}"),
+            format!("median error {ours:.4}, the reference engine in BF16 {theirs:.4}"),
+        );
+    }
 }

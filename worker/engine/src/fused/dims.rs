@@ -119,8 +119,50 @@ pub fn supported(shape: &ModelShape) -> Result<(), EngineError> {
             ));
         }
     }
+    let bytes = step_bytes(shape);
+    if bytes > SHARED_BYTES {
+        return refuse(format!(
+            "a decode step of its widths needs {bytes} bytes of shared memory, more than {SHARED_BYTES}"
+        ));
+    }
     Ok(())
 }
+
+/// Shared memory of a multiprocessor that one block can have.
+const SHARED_BYTES: usize = 227 * 1024;
+/// Of all Hopper GPUs (H100 PCIe): the fewer there are, the more rows each has.
+const FEWEST_MULTIPROCESSORS: usize = 114;
+
+/// Shared memory that the decode step needs at least, as `launch` in `step.cu` lays it out.
+fn step_bytes(shape: &ModelShape) -> usize {
+    let share = |rows: usize| rows.div_ceil(FEWEST_MULTIPROCESSORS);
+    let pieces = |width: usize| (width / 8).div_ceil(256);
+    let (hidden, q) = (shape.hidden_size, shape.q_size());
+    let dense = if shape.routed_layers() < shape.layers { shape.intermediate_size } else { 0 };
+    let (experts, top_k, inner) = shape
+        .experts
+        .as_ref()
+        .map_or((0, 0, 0), |e| (e.experts, e.experts_per_token, e.intermediate_size));
+    let input =
+        [4 * hidden, 2 * q, 2 * dense, 4 * top_k * inner, ATTENTION_BYTES].into_iter().max();
+    let products = [
+        share(q + 2 * shape.kv_size()) * pieces(hidden),
+        share(hidden) * pieces(q),
+        share(dense) * 2 * pieces(hidden),
+        share(hidden) * pieces(dense),
+        share(top_k * inner) * 2 * pieces(hidden),
+        share(hidden) * top_k * pieces(inner),
+        share(shape.vocab_size) * pieces(hidden),
+    ];
+    let products = products.into_iter().max().unwrap_or(0) * 4;
+    let own_rows = share(hidden).next_multiple_of(4) * (3 * 4 + 2 * experts);
+    RING_BYTES + input.unwrap_or(0) + shape.layers * 96 + products + own_rows
+}
+
+/// The shortest ring that the kernel accepts, its barriers, and what it declares for itself.
+const RING_BYTES: usize = 24 * 4096 + 2 * 96 * 8 + 2048;
+/// Queries, keys and the warps' results at the widest head.
+const ATTENTION_BYTES: usize = 32 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -158,6 +200,10 @@ mod tests {
         assert!(says(&ModelShape { o_bias: true, ..base.clone() }).contains("biases"));
         assert!(says(&ModelShape { hidden_size: 2044, ..base.clone() }).contains("2044"));
         assert!(says(&ModelShape { vocab_size: 300_000, ..base.clone() }).contains("300000"));
+        let expert = base.experts.clone().expect("a mixture of experts");
+        let experts = Some(bakeoff_proto::shape::ExpertShape { experts: 256, ..expert });
+        let wide = ModelShape { hidden_size: 16_384, experts, ..base.clone() };
+        assert!(says(&wide).contains("shared memory"));
         let mut wide = base;
         wide.experts.as_mut().expect("a mixture of experts").experts = 512;
         assert!(says(&wide).contains("512 experts"));
