@@ -75,9 +75,9 @@ struct Choice {
 // Where the rows of a phase lie: one behind the other, of the chosen experts only where there are `ids`.
 struct Source {
     const bf16* weight;
-    uint32_t vectors;     // of a row
+    uint32_t vectors;  // of a row
     const uint32_t* ids;
-    uint32_t rows;        // of an expert
+    uint32_t rows;          // of an expert
     bool expert_a_segment;  // each segment of a row is another expert's, else each `rows` rows are
     __device__ __forceinline__ const uint4* operator()(uint32_t row, uint32_t segment) const {
         size_t at = row;
@@ -131,7 +131,7 @@ __device__ __forceinline__ void request_weights(const DecodeStep& a, const Plan&
     const uint32_t lane = threadIdx.x % 32;
     Requests requests(s.ring, a.state);
     uint32_t at = 0;
-    for (Phase phase = a.layer_count ? kQkv : kLmHead; phase < kPhases;) {
+    for (Phase phase = a.layer_count ? kQkv : kLmHead;;) {
         const StepLayer& layer = s.layers[at];
         const bool first = !requests.confirmed;
         if (phase == kExpertGateUp) {
@@ -144,9 +144,9 @@ __device__ __forceinline__ void request_weights(const DecodeStep& a, const Plan&
             if (lane == 0) barrier_arrive(&choice.made);
         }
         requests.phase(plan.cuts[phase], ranges[phase], source_of(phase, a, layer, choice.ids));
+        // Weights alone may be asked for before it is known whether the step runs at all.
         if (first) requests.confirm();
-        if (!requests.running) return;
-        if (phase == kLmHead) return;
+        if (!requests.running || phase == kLmHead) return;
         if (phase == kQkv && at + 1 < a.layer_count) prefetch_layer(a, s.layers[at + 1]);
         phase = phase_after(phase, layer.router != nullptr, at, a.layer_count);
     }
