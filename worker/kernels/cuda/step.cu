@@ -131,7 +131,7 @@ __device__ __forceinline__ void request_weights(const DecodeStep& a, const Plan&
     const uint32_t lane = threadIdx.x % 32;
     Requests requests(s.ring, a.state);
     uint32_t at = 0;
-    for (Phase phase = a.layer_count ? kQkv : kLmHead;;) {
+    for (Phase phase = a.layer_count ? kQkv : kLmHead; phase < kPhases;) {
         const StepLayer& layer = s.layers[at];
         const bool first = !requests.confirmed;
         if (phase == kExpertGateUp) {
@@ -146,7 +146,8 @@ __device__ __forceinline__ void request_weights(const DecodeStep& a, const Plan&
         requests.phase(plan.cuts[phase], ranges[phase], source_of(phase, a, layer, choice.ids));
         // Weights alone may be asked for before it is known whether the step runs at all.
         if (first) requests.confirm();
-        if (!requests.running || phase == kLmHead) return;
+        if (!requests.running) return;
+        if (phase == kLmHead) return;
         if (phase == kQkv && at + 1 < a.layer_count) prefetch_layer(a, s.layers[at + 1]);
         phase = phase_after(phase, layer.router != nullptr, at, a.layer_count);
     }
