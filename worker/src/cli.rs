@@ -23,6 +23,7 @@ use crate::doctor::{self, Wanted};
 use crate::engine_models::EngineModels;
 use crate::fetch::{self, FetchArgs};
 use crate::generate::{self, GenerateArgs};
+use crate::observe::server::ListenError;
 use crate::observe::{self, Health, Meters};
 use crate::run::{Stop, WorkerConfig, WorkerError, serve};
 use crate::telemetry::Gpu;
@@ -166,6 +167,7 @@ fn is_bad_input(cause: &(dyn std::error::Error + 'static)) -> bool {
     let of_queue = |error: &QueueError| error.is_bad_input();
     cause.downcast_ref::<QueueError>().is_some_and(of_queue)
         || cause.downcast_ref::<StoreError>().is_some_and(StoreError::is_bad_input)
+        || cause.is::<ListenError>()
         || cause.downcast_ref::<WorkerError>().is_some_and(|error| match error {
             WorkerError::Queue(error) => error.is_bad_input(),
             WorkerError::Hung(_) => false,

@@ -167,6 +167,6 @@ fn an_address_that_is_taken_is_told() {
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&refused.stderr);
-    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert_eq!(refused.status.code(), Some(2), "{said}");
     assert!(said.contains(&address) && said.contains("--health-addr"), "{said}");
 }
