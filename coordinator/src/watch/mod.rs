@@ -96,7 +96,9 @@ struct Watch<'a> {
     progress: Progress,
     store_due: Instant,
     queue_due: Instant,
-    /// The last event of this sweep, or the start of watching.
+    /// How many events the queue had when it was last asked.
+    events_told: Option<u64>,
+    /// The last event, of any sweep, or the start of watching.
     heard: Instant,
     idle: Held,
     lost: Held,
@@ -124,6 +126,7 @@ impl<'a> Watch<'a> {
             progress: Progress::default(),
             store_due: now,
             queue_due: now + QUEUE_INTERVAL,
+            events_told: None,
             heard: now,
             idle: Held::default(),
             lost: Held::default(),
@@ -230,8 +233,14 @@ impl<'a> Watch<'a> {
     }
 
     /// The jobs that the queue knows, and a sentence if some of them have nobody to take them.
-    async fn unserved(&self) -> Result<(Vec<JobId>, Option<String>), QueueError> {
+    async fn unserved(&mut self) -> Result<(Vec<JobId>, Option<String>), QueueError> {
         let open = self.queue.open_jobs(&self.plan.sweep.name).await?;
+        // Of other sweeps too: their jobs may keep every worker busy.
+        let told = Some(self.queue.events_told().await?);
+        if self.events_told != told {
+            self.events_told = told;
+            self.heard = Instant::now();
+        }
         let mut by_class: BTreeMap<&str, usize> = BTreeMap::new();
         for planned in &self.plan.jobs {
             if open.contains(&planned.job.id) {
@@ -251,7 +260,7 @@ impl<'a> Watch<'a> {
                 // Told at every step: whoever is silent for longer than a lease may be gone.
                 _ if silent > stats.lease => {
                     let seconds = silent.as_secs();
-                    format!(" (one was taken, and nothing was heard of this sweep for {seconds} s)")
+                    format!(" (one was taken, and nothing was heard of any for {seconds} s)")
                 }
                 _ => continue,
             };
@@ -332,5 +341,52 @@ impl Held {
 
     fn clear(&mut self) {
         *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Revisions;
+    use bakeoff_transport::queue::memory::MemoryQueue;
+
+    /// A job that waits while the only worker has taken one of another sweep.
+    #[tokio::test]
+    async fn a_worker_that_is_busy_with_another_sweep_is_no_missing_one() {
+        let queue = Arc::new(MemoryQueue::new());
+        let mut plans = ["other", "mine"].map(|name| {
+            let sweep = crate::sweep::Sweep { name: name.parse().unwrap(), ..crate::sweep::demo() };
+            Plan::build(sweep, Revisions::new()).unwrap()
+        });
+        for plan in &mut plans {
+            plan.jobs.truncate(1);
+            queue.publish(&plan.jobs[0].job).await.unwrap();
+        }
+        let [other, mine] = &plans;
+        let lease = queue.stats(&[]).await.unwrap().lease;
+        let _taken = queue.pull(&[names::ANY_CLASS.into()], PATIENCE).await.unwrap().unwrap();
+        let options = WatchOptions { republish: None, embedded: false };
+        let store = bakeoff_transport::store::memory();
+        let mut watch = Watch::new(queue.clone(), store, mine, &options);
+        assert_eq!(watch.unserved().await.unwrap().1, None, "its lease has just begun");
+
+        let long_ago = Instant::now().checked_sub(lease + PATIENCE).expect("a machine that runs");
+        watch.heard = long_ago;
+        let told = watch.unserved().await.unwrap().1.expect("nothing was heard for a lease");
+        assert!(told.starts_with("1 job is waiting and no worker is pulling (one was"), "{told}");
+
+        let event = JobEvent {
+            sweep: other.sweep.name.clone(),
+            job: other.jobs[0].job.id.clone(),
+            generation: 1,
+            attempt: None,
+            worker: "w".into(),
+            at: jiff::Timestamp::UNIX_EPOCH,
+            phase: JobPhase::WarmingUp,
+        };
+        queue.emit(&event).await.unwrap();
+        assert_eq!(watch.unserved().await.unwrap().1, None, "the other sweep's job is alive");
+        watch.heard = long_ago;
+        assert!(watch.unserved().await.unwrap().1.is_some(), "and silent again");
     }
 }

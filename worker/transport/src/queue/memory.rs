@@ -40,6 +40,7 @@ struct State {
     jobs: BTreeMap<u64, Entry>,
     attempts: HashMap<String, (Attempt, u64)>,
     latest_events: HashMap<SweepName, BTreeMap<JobId, JobEvent>>,
+    events_told: u64,
     cancelled: HashMap<SweepName, watch::Sender<bool>>,
     /// The classes of each worker that waits.
     waiting: Vec<Vec<String>>,
@@ -90,6 +91,7 @@ impl MemoryQueue {
             jobs: BTreeMap::new(),
             attempts: HashMap::new(),
             latest_events: HashMap::new(),
+            events_told: 0,
             cancelled: HashMap::new(),
             waiting: Vec::new(),
         };
@@ -217,6 +219,10 @@ impl JobQueue for MemoryQueue {
         })
     }
 
+    async fn events_told(&self) -> Result<u64, QueueError> {
+        Ok(self.shared.lock().events_told)
+    }
+
     async fn events(&self, sweep: &SweepName) -> Result<BoxStream<'static, JobEvent>, QueueError> {
         // Subscribed under the lock that emitting takes: no event falls between latest and live.
         let state = self.shared.lock();
@@ -314,6 +320,7 @@ impl JobQueue for MemoryQueue {
 
     async fn emit(&self, event: &JobEvent) -> Result<(), QueueError> {
         let mut state = self.shared.lock();
+        state.events_told += 1;
         let of_sweep = state.latest_events.entry(event.sweep.clone()).or_default();
         of_sweep.insert(event.job.clone(), event.clone());
         // An error only says that nobody watches.

@@ -131,6 +131,9 @@ pub trait JobQueue: Send + Sync + 'static {
     /// Figures of these GPU classes; of all, if none is named.
     async fn stats(&self, classes: &[String]) -> Result<QueueStats, QueueError>;
 
+    /// Counts the events of all sweeps: as long as it grows, some worker is at work.
+    async fn events_told(&self) -> Result<u64, QueueError>;
+
     /// Events of a sweep: the latest of each job first, then as they come.
     async fn events(&self, sweep: &SweepName) -> Result<BoxStream<'static, JobEvent>, QueueError>;
 

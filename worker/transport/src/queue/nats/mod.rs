@@ -228,6 +228,11 @@ impl JobQueue for NatsQueue {
         Ok(stats)
     }
 
+    async fn events_told(&self) -> Result<u64, QueueError> {
+        let stream = self.inner.broker.stream(names::EVENTS_STREAM).await?;
+        Ok(stream.cached_info().state.last_sequence)
+    }
+
     async fn events(&self, sweep: &SweepName) -> Result<BoxStream<'static, JobEvent>, QueueError> {
         watching::events(self.inner.broker.clone(), sweep).await
     }
