@@ -47,8 +47,12 @@ async fn memory() {
 async fn folder() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("file://{}/new", folder.path().display());
-    conforms(store::open(&StoreArgs { store: Some(url), ..StoreArgs::default() }).await.unwrap())
-        .await;
+    let store = store::open(&StoreArgs { store: Some(url), ..StoreArgs::default() }).await.unwrap();
+    conforms(store.clone()).await;
+    // A folder where an object should be.
+    let error = store::write(store.as_ref(), "s/metrics", Bytes::from("1")).await.unwrap_err();
+    let address = format!("writing s/metrics in {}/new: ", folder.path().display());
+    assert!(error.to_string().starts_with(&address), "{error}");
 }
 
 /// One server for all: it takes a second to start.
@@ -105,6 +109,10 @@ async fn an_outage_ends_in_an_error_and_not_in_a_wait(server: &mut S3Server) {
     let error = create_if_absent(open.as_ref(), "k", Bytes::from("1")).await.unwrap_err();
     assert!(matches!(error, StoreError::Unreachable { .. }), "{error}");
     assert!(error.is_transient());
+    // As the user wrote it, and nothing of what opens it.
+    let address = format!("no answer from the object store s3://{}/outage:", S3Server::BUCKET);
+    assert!(error.to_string().contains(&address), "{error}");
+    assert!(!format!("{error} {open:?}").contains(S3Server::SECRET_ACCESS_KEY), "{error}");
     assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
 }
 

@@ -51,18 +51,6 @@ impl StoreError {
         }
     }
 
-    /// The same error, told of the store by the address that the user knows.
-    pub(super) fn about(mut self, address: String) -> Self {
-        match &mut self {
-            Self::Unreachable { store, .. }
-            | Self::Denied { store, .. }
-            | Self::BucketMissing { store, .. }
-            | Self::Other { store, .. } => *store = address,
-            Self::BadUrl { .. } | Self::Folder { .. } | Self::NoCredentials { .. } => {}
-        }
-        self
-    }
-
     /// Whether a setting or a credential has to be changed: exit code 2 of both programs.
     pub fn is_bad_input(&self) -> bool {
         !matches!(self, Self::Other { .. })

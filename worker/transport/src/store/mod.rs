@@ -2,6 +2,7 @@
 
 mod create;
 mod error;
+mod named;
 mod open;
 
 pub use create::{Created, create_if_absent};

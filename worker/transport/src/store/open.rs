@@ -14,6 +14,7 @@ use object_store::{
 use url::Url;
 
 use super::StoreError;
+use super::named::Named;
 use crate::args::StoreArgs;
 
 /// Nothing Bakeoff stores takes longer than this to send.
@@ -45,7 +46,7 @@ pub async fn open(args: &StoreArgs) -> Result<Arc<dyn ObjectStore>, StoreError> 
             Err(error) if error.is_transient() && !has_credentials(args) => {
                 Err(StoreError::NoCredentials { message: error.to_string() })
             }
-            Err(error) => Err(error.about(format!("s3://{bucket}/{prefix}"))),
+            Err(error) => Err(error),
         };
     }
     if url == "memory://" || url == "memory:" {
@@ -103,10 +104,11 @@ fn s3(
         .build()
         .map_err(|error| bad(error.to_string()))?;
     if prefix.is_empty() {
-        return Ok(Arc::new(store));
+        return Ok(Arc::new(Named { address: format!("s3://{bucket}"), inner: Arc::new(store) }));
     }
+    let address = format!("s3://{bucket}/{prefix}");
     let prefix = Path::parse(prefix).map_err(|error| bad(error.to_string()))?;
-    Ok(Arc::new(PrefixStore::new(store, prefix)))
+    Ok(Arc::new(Named { address, inner: Arc::new(PrefixStore::new(store, prefix)) }))
 }
 
 /// Whether anything names credentials. If nothing does, the library asks the machine's metadata service.
@@ -159,5 +161,6 @@ fn folder(path: PathBuf) -> Result<Arc<dyn ObjectStore>, StoreError> {
     let fail = |message: String| StoreError::Folder { path: path.display().to_string(), message };
     std::fs::create_dir_all(&path).map_err(|error| fail(error.to_string()))?;
     let store = LocalFileSystem::new_with_prefix(&path).map_err(|error| fail(error.to_string()))?;
-    Ok(Arc::new(store.with_automatic_cleanup(false)))
+    let inner = Arc::new(store.with_automatic_cleanup(false));
+    Ok(Arc::new(Named { address: path.display().to_string(), inner }))
 }
