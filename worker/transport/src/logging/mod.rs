@@ -2,6 +2,7 @@
 //!
 //! Both programs start both here, so that a job's spans look alike on either side of the queue.
 
+mod once;
 #[cfg(feature = "otlp")]
 mod otlp;
 pub mod trace_context;
@@ -54,7 +55,8 @@ pub fn start(service: &'static str, args: LogArgs, default_filter: &str) -> Logg
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
+    let subscriber =
+        tracing_subscriber::registry().with(lines.with_filter(filter)).with(once::Once);
     #[cfg(feature = "otlp")]
     {
         let traces = otlp::start(service);
