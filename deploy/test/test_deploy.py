@@ -1,9 +1,12 @@
 """What can be told of deploy/ without an engine to run it: images, compose file, S3 policies, dashboard,
 rules and runbook agree with the programs, with each other and with k8s/."""
 import json
+import os
 import pathlib
 import re
+import subprocess
 import sys
+import tempfile
 import tomllib
 import unittest
 
@@ -194,10 +197,13 @@ class Runbook(unittest.TestCase):
         self.assertLessEqual(named, checks.known_variables())
 
 
-def console(chapter):
+def chapter(heading):
+    return (REPOSITORY / "README.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def console(heading):
     """(command, lines of output) of the console blocks of a chapter of the README."""
-    text = (REPOSITORY / "README.md").read_text().split(f"\n## {chapter}\n")[1].split("\n## ")[0]
-    lines = [line for block in re.findall(r"```console\n(.*?)```", text, re.S) for line in block.splitlines()]
+    lines = [line for block in re.findall(r"```console\n(.*?)```", chapter(heading), re.S) for line in block.splitlines()]
     for line in lines:
         if line.startswith("$ "):
             command, output = line[2:], []
@@ -233,38 +239,101 @@ def applied(manifests):
 
 
 class Walk(unittest.TestCase):
-    """The README's Kubernetes chapter: what it shows is what the commands give, as far as no cluster is
-    needed to know it. The coordinator's output is compared by topology.py."""
+    """The README's Kubernetes chapter, command by command: what it shows is what the commands give, as far
+    as neither an engine nor a cluster is needed to know it."""
 
     shown = dict(console("Kubernetes"))
+    local = RENDERED["local"]
 
-    def output(self, beginning):
-        [found] = [output for command, output in self.shown.items() if command.startswith(beginning)]
+    def command(self, beginning):
+        [found] = [command for command in self.shown if command.startswith(beginning)]
         return found
 
-    def test_what_kubectl_says(self):
-        secrets = Manifests.load(pathlib.Path(checks.os.environ["BAKEOFF_TEST_SECRETS"]))
+    def output(self, beginning):
+        return self.shown[self.command(beginning)]
+
+    def test_every_command_is_tested(self):
+        tested = (
+            "docker build -f deploy/Dockerfile.coordinator", "docker build -f deploy/Dockerfile.worker-cpu",
+            "kind load docker-image", "deploy/make-secrets.sh", "k8s/secrets.sh", "kubectl apply -f k8s/base/namespace.yaml",
+            "kubectl apply -k", "kubectl -n bakeoff wait", "kubectl -n bakeoff logs", "kubectl -n bakeoff port-forward",
+        )
+        # Run as they stand by topology.py, which also compares the coordinator's log.
+        tested += ("source <(sed", "coordinator export")
+        nothing_of_ours = ("kind create cluster",)
+        for command in self.shown:
+            self.assertEqual([command.startswith(beginning) for beginning in tested + nothing_of_ours].count(True), 1, command)
+        for beginning in tested:
+            self.command(beginning)
+
+    def test_images_are_built_as_their_files_say_and_brought_to_the_cluster(self):
+        tags = []
+        for image in "coordinator", "worker-cpu":
+            command = self.command(f"docker build -f deploy/Dockerfile.{image} ")
+            self.assertIn(f"\n#   {command}\n", (DEPLOY / f"Dockerfile.{image}").read_text())
+            tags.append(re.search(r"-t (\S+)", command)[1])
+        self.assertEqual(self.command("kind load docker-image").split()[3:], tags)
+        self.assertEqual({c["image"] for _, _, c in self.local.containers() if c["image"].startswith("bakeoff/")}, set(tags))
+
+    def test_secrets_as_typed(self):
+        with tempfile.TemporaryDirectory() as place:
+            for name in "deploy", "k8s":
+                os.symlink(REPOSITORY / name, pathlib.Path(place) / name)
+
+            def typed(command):
+                return subprocess.run(["bash", "-euc", command], cwd=place, check=True, capture_output=True, text=True)
+
+            make = self.command("deploy/make-secrets.sh")
+            self.assertEqual(typed(make).stderr.splitlines(), self.output(make))
+            # The certificate is for the name that the pods call.
+            [config] = [doc["data"] for doc in self.local.kind("ConfigMap") if "NATS_URL" in doc["data"]]
+            self.assertIn(re.search(r"//(.+):", config["NATS_URL"])[1], make.split()[2:])
+            produce, apply = self.command("k8s/secrets.sh").split(" | ")
+            self.assertEqual(apply, "kubectl apply -f -")
+            secrets = Manifests([doc for doc in yaml.safe_load_all(typed(produce).stdout) if doc])
         self.assertTrue(shows(self.output("k8s/secrets.sh"), list(applied(secrets))))
+
+    def test_what_kubectl_says(self):
         namespace = Manifests.load(REPOSITORY / "k8s/base/namespace.yaml")
         self.assertTrue(shows(self.output("kubectl apply -f k8s/base/namespace.yaml"), list(applied(namespace))))
-        self.assertTrue(shows(self.output("kubectl apply -k"), list(applied(RENDERED["local"]))))
+        self.assertEqual(self.command("kubectl apply -k"), "kubectl apply -k k8s/overlays/local")
+        self.assertTrue(shows(self.output("kubectl apply -k"), list(applied(self.local))))
+
+    def test_what_is_waited_for_followed_and_forwarded_is_there(self):
+        [(condition, pod)] = re.findall(r"--for=condition=(\w+) --timeout=\w+ (pod/\S+)$", self.command("kubectl -n bakeoff wait"))
+        [broker] = self.local.kind("StatefulSet")
+        self.assertEqual((pod, condition), (f"pod/{broker['metadata']['name']}-0", "ready"))
+        self.assertIn("readinessProbe", broker["spec"]["template"]["spec"]["containers"][0])
+        self.assertEqual(self.output("kubectl -n bakeoff wait"), [f"{pod} condition met"])
+
+        job = self.local.named("Job", self.command("kubectl -n bakeoff logs").split(" job/")[1])
+        [container] = job["spec"]["template"]["spec"]["containers"]
+        store = self.local.environment(container)["BAKEOFF_STORE"]
+        # What topology.py compares with is what the compose file's coordinator says.
+        self.assertEqual(ComposeFile.services["coordinator"]["environment"]["BAKEOFF_STORE"], store)
+        self.assertIn(f"--store {store} ", self.command("coordinator export"))
+        for line in self.output("kubectl -n bakeoff logs"):
+            self.assertTrue(line.count("s3://") == line.count(f"{store}/demo/"), line)
+
+        forward = self.command("kubectl -n bakeoff port-forward")
+        [(service, port)] = re.findall(r"service/(\S+) (\d+) &$", forward)
+        self.assertEqual([str(p["port"]) for p in self.local.named("Service", service)["spec"]["ports"]], [port])
+        self.assertIn(f"http://127.0.0.1:{port}", self.command("coordinator export"))
+        for doc in (broker, job, self.local.named("Service", service)):
+            self.assertEqual(doc["metadata"]["namespace"], "bakeoff")
 
     def test_a_wrong_line_would_be_seen(self):
         self.assertTrue(shows(["a", "...", "c"], ["a", "b", "c"]))
         for shown in (["a", "c"], ["...", "d"], ["a"], ["c", "...", "a"], ["b", "..."]):
             self.assertFalse(shows(shown, ["a", "b", "c"]), shown)
 
-    def test_what_make_secrets_says(self):
-        folder = pathlib.Path(checks.os.environ["BAKEOFF_TEST_SECRETS"]).parent / "secrets"
-        files = " ".join(sorted(path.name for path in folder.iterdir()))
-        self.assertEqual(self.output("deploy/make-secrets.sh"), [f"make-secrets: secrets holds {files}"])
-
-    def test_files_and_images_exist(self):
-        commands = "\n".join(self.shown)
-        for path in re.findall(r"(?<![\w/])(?:deploy|k8s)/[\w./-]+", commands):
+    def test_what_the_chapter_names_is_there(self):
+        text = chapter("Kubernetes")
+        for path in re.findall(r"(?<![\w/])(?:deploy|k8s)/[\w./-]*\w", text):
             self.assertTrue((REPOSITORY / path).exists(), path)
-        images = {c["image"] for _, _, c in RENDERED["local"].containers() if c["image"].startswith("bakeoff/")}
-        self.assertEqual(set(re.findall(r"bakeoff/[\w-]+:[\w.-]+", commands)), images)
+        for word, file in (("BAKEOFF_STORE=s3://", "kustomization"), ("AWS_REGION=", "kustomization"), ("parallelism: ", "worker")):
+            self.assertIn(f"`k8s/base/{file}.yaml`", text)
+            self.assertIn(word, (REPOSITORY / f"k8s/base/{file}.yaml").read_text())
 
 
 if __name__ == "__main__":
