@@ -210,7 +210,7 @@ def expect(holds, what):
 
 
 def the_demo_sweep_passes(topology):
-    ended = topology.coordinator()
+    ended = topology.coordinator(**pod_logging())
     expect(ended.returncode == 0, f"coordinator run: exit code {ended.returncode}\n{ended.stdout}{ended.stderr}")
     the_readme_shows(ended)
     kept = the_readme_exports(topology)
@@ -228,6 +228,13 @@ def readme():
     return (REPOSITORY / "README.md").read_text()
 
 
+def pod_logging():
+    """How the programs log in the cluster."""
+    manifests = yaml.safe_load_all((REPOSITORY / "k8s/rendered/local.yaml").read_text())
+    [data] = [doc["data"] for doc in manifests if doc["kind"] == "ConfigMap" and "BAKEOFF_STORE" in doc["data"]]
+    return {name: value for name, value in data.items() if name in ("BAKEOFF_LOG_FORMAT", "RUST_LOG")}
+
+
 def the_readme_shows(ended):
     """The README's output of the coordinator is this one, but for figures and the worker's name."""
     shown = re.search(r"\$ kubectl -n bakeoff logs --follow job/bakeoff-coordinator\n(.*?)\n\$", readme(), re.S)[1]
@@ -238,6 +245,8 @@ def the_readme_shows(ended):
         return re.sub(r"taken by [\w-]+", "taken by W", re.sub(r"\d+\.\d+", "N", line))
 
     said = [shape(line) for line in ended.stderr.splitlines()]
+    logged = [line for line in ended.stderr.splitlines() if line.startswith("{")]
+    expect(not logged, f"README shows no log lines, and there are {logged}")
     for line in told.splitlines():
         expect(shape(line) in said, f"README shows {line!r}, and the coordinator said no such line:\n{ended.stderr}")
 
