@@ -1,10 +1,13 @@
 """Runs the build stages of a Dockerfile in a plain folder: every RUN that builds, in its order, on what its
-COPY lines bring. What an engine does, and no more: toolchain and system packages are this machine's."""
+COPY lines bring. What an engine does, and no more: toolchain and system packages are this machine's, and
+the toolkit in CUDA_HOME stands in for the one of NVIDIA's images."""
 import argparse
 import fnmatch
 import os
 import pathlib
+import re
 import shutil
+import string
 import subprocess
 import sys
 import tempfile
@@ -13,6 +16,10 @@ import dockerfile
 from servers import REPOSITORY
 
 SYSTEM = ("apt-get",)
+IMAGE_CUDA = "/usr/local/cuda"
+# What of NVIDIA's libraries a worker may need: they are in nvidia/cuda:*-runtime, the driver's come with the machine.
+RUNTIME = {"libcudart", "libcublas", "libcublasLt", "libcurand", "libnvrtc"}
+DRIVER = {"libcuda"}
 
 
 def context(target):
@@ -23,6 +30,15 @@ def context(target):
         if not any(fnmatch.fnmatch(name, f"{p.removeprefix('**/')}/*") or name == p for p in ignored):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, target / name)
+
+
+def variables(rest, env):
+    """Those of an ENV line, but for the paths of the image's Rust toolchain: here it is this machine's."""
+    for key, value in (pair.split("=", 1) for pair in rest.split()):
+        if IMAGE_CUDA in value:
+            value = value.replace(IMAGE_CUDA, os.environ["CUDA_HOME"])
+        if "/usr/local/" not in value:
+            yield key, string.Template(value).substitute(env)
 
 
 class Machine:
@@ -46,8 +62,8 @@ class Machine:
                 elif word == "ARG":
                     key, value = rest.split("=", 1)
                     env.setdefault(key, value)
-                elif word == "ENV" and "/usr/local/" not in rest:
-                    env |= {k: v for k, v in (pair.split("=", 1) for pair in rest.split()) if not v.startswith("$")}
+                elif word == "ENV":
+                    env |= variables(rest, env)
                 elif word == "COPY":
                     self.copy(rest, cwd)
                 elif word == "RUN":
@@ -88,8 +104,30 @@ class Machine:
             words = [copied, "--version"]
             if os.geteuid() == 0:
                 words = ["setpriv", "--reuid", user, "--regid", group, "--clear-groups", *words]
-            env = {"PATH": os.environ["PATH"], **final.environment()}
+            env = {"PATH": os.environ["PATH"], "LD_LIBRARY_PATH": place, **final.environment()}
+            cuda_libraries(program, pathlib.Path(place))
             return subprocess.run(words, cwd="/tmp", env=env, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def cuda_libraries(program, target):
+    """Copies NVIDIA's libraries that a program is linked with, and those they need, to where its user may read
+    them; for the driver, a stub without a device. Refuses one that the runtime image does not have."""
+    if "CUDA_HOME" not in os.environ:
+        return
+    toolkit = pathlib.Path(os.environ["CUDA_HOME"]) / "lib64"
+    todo = [program]
+    while todo:
+        read = subprocess.run(["readelf", "--dynamic", todo.pop()], check=True, capture_output=True, text=True).stdout
+        for name in re.findall(r"\(NEEDED\).*\[(.+)\]", read):
+            stem = name.split(".so")[0]
+            if stem in DRIVER:
+                shutil.copy2(toolkit / f"stubs/{stem}.so", target / name)
+            elif (toolkit / name).exists() and not (target / name).exists():
+                if stem not in RUNTIME:
+                    sys.exit(f"images: {program.name} needs {name}, which the runtime image does not have")
+                print(f"images: {program.name} needs {name}", flush=True)
+                shutil.copy2(toolkit / name, target / name)
+                todo.append(toolkit / name)
 
 
 def main():

@@ -9,11 +9,13 @@ import sys
 import tempfile
 import tomllib
 import unittest
+from unittest import mock
 
 import promql_parser
 import yaml
 
 import dockerfile
+import images
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "k8s/test"))
@@ -85,6 +87,15 @@ class Images(unittest.TestCase):
             [tag] = re.findall(r"-t (bakeoff/[\w:.-]+)", text)
             self.assertIn(tag, used)
             self.assertIn(f":{version}", tag)
+
+    def test_a_toolkit_stands_in_for_the_development_image(self):
+        stages = dockerfile.parse((DEPLOY / "Dockerfile.worker-cuda").read_text())
+        env = {"CUDA_COMPUTE_CAP": "80"}
+        with mock.patch.dict(os.environ, CUDA_HOME="/toolkit"):
+            for stage in dockerfile.chain(stages, "build"):
+                for rest in stage.all("ENV"):
+                    env |= images.variables(rest, env)
+        self.assertEqual(env, {"CUDA_COMPUTE_CAP": "80", "CUDA_HOME": "/toolkit", "LIBRARY_PATH": "/toolkit/lib64/stubs"})
 
     def test_the_user_is_the_one_of_the_pods(self):
         users = {pod["securityContext"]["runAsUser"] for _, pod, c in RENDERED["h100"].containers() if c["image"].startswith("bakeoff/")}
