@@ -113,6 +113,7 @@ struct AttentionCut {
         : position(position), tiles(position / kKeys + 1), shared_heads(kv_heads ? heads / kv_heads : 0),
           groups((shared_heads + kHeads - 1) / kHeads), group_heads(groups ? (shared_heads + groups - 1) / groups : 0),
           all_groups(kv_heads * groups), splits(1) {
+        // Up to two tiles a warp one block takes all: to meet others would cost more.
         if (tiles > 2 * kConsumerWarps)
             splits = max(1u, min((tiles + kConsumerWarps - 1) / kConsumerWarps, gridDim.x / all_groups));
     }
