@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What can be checked of the CUDA code without a GPU: our kernels compile to machine code for sm_90a, the
-# crate that launches them type-checks and lints, and the decode step keeps what makes it fast.
+# crate that launches them and the engine above it type-check and lint, and the decode step keeps what makes it fast.
 # Needs no CUDA on the machine: where CUDA_HOME is not set, it fetches a toolkit first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,6 +13,11 @@ fi
 # The build script compiles every kernel; a test binary is linked, so a missing symbol shows too.
 cargo clippy --package bakeoff-kernels --features cuda --all-targets -- --deny warnings
 cargo test --package bakeoff-kernels --features cuda --no-run
+
+# The fused engine above them, without candle's kernels. What it leaves behind must not be taken for a build.
+CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/type-check NVCC=$PWD/deploy/test/nvcc-for-type-checks CUDA_COMPUTE_CAP=90 \
+  cargo clippy --locked --package bakeoff-engine --package bakeoff-worker --features bakeoff-worker/cuda --all-targets \
+  -- --deny warnings
 
 # The decode step runs through its code once a layer: beyond what the instruction cache holds of it, and with
 # registers spilled, it loses more than anything else in it can win (bench-runs/2026-11-24-h100/notes.md).
