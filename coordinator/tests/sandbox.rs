@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bakeoff_coordinator::check::sandbox::{Action, Bound, Ended, Exit, Sandbox};
 use bakeoff_coordinator::sweep::CheckSettings;
+use bakeoff_transport::test_servers::wait_until;
 
 fn settings() -> CheckSettings {
     CheckSettings {
@@ -64,11 +65,7 @@ fn named(tag: &str) -> (String, String) {
 }
 
 fn assert_gone(name: &str) {
-    let until = Instant::now() + Duration::from_secs(5);
-    while processes_named(name) > 0 {
-        assert!(Instant::now() < until, "{name} is still there");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_until(&format!("{name} is gone"), Duration::from_secs(5), || processes_named(name) == 0);
 }
 
 #[test]

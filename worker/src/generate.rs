@@ -9,7 +9,7 @@ use bakeoff_engine::config::ModelConfig;
 use bakeoff_engine::format::{Formatter, Prompt, Rendered};
 use bakeoff_engine::load::{DeviceChoice, LoadOptions, Loaded, load};
 use bakeoff_engine::request::Limits;
-use bakeoff_engine::source::{ModelFiles, SourceOptions, resolve};
+use bakeoff_engine::source::{SourceOptions, resolve};
 use bakeoff_engine::{EngineError, Generation, Request, TokenEvent};
 use bakeoff_proto::settings::LoadFormat;
 use bakeoff_proto::{
@@ -234,7 +234,14 @@ fn generate(args: &GenerateArgs) -> Result<(), EngineError> {
     let bandwidth = args.device.read_bandwidth_gb_s(&options.settings);
     let mut loaded = load(&files, &options, &mut |_| ControlFlow::Continue(()))?;
     let generation = stream(&mut loaded, &formatter, request, !args.json)?;
-    report(args, (&files, bandwidth), &formatter, &rendered, &loaded, &generation)
+    let opened = Opened {
+        footprint: loaded.engine.footprint(),
+        stored_bytes: loaded.stored_bytes,
+        load_s: loaded.load_s,
+        download_s: files.download_s,
+        read_bandwidth_gb_s: bandwidth,
+    };
+    report(args, &formatter, &rendered, &opened, &generation)
 }
 
 /// As many as asked for, or else as many as usual and the context allows.
@@ -272,10 +279,9 @@ fn stream(
 
 fn report(
     args: &GenerateArgs,
-    (files, bandwidth): (&ModelFiles, Option<f64>),
     formatter: &Formatter,
     rendered: &Rendered,
-    loaded: &Loaded,
+    opened: &Opened,
     generation: &Generation,
 ) -> Result<(), EngineError> {
     let prompt_tokens = u32::try_from(rendered.ids.len()).unwrap_or(u32::MAX);
@@ -283,14 +289,7 @@ fn report(
     let (Some(finish_reason), Some(timing)) = (generation.finish_reason, timing) else {
         return Ok(());
     };
-    let opened = Opened {
-        footprint: loaded.engine.footprint(),
-        stored_bytes: loaded.stored_bytes,
-        load_s: loaded.load_s,
-        download_s: files.download_s,
-        read_bandwidth_gb_s: bandwidth,
-    };
-    let metrics = figures(generation, &timing, prompt_tokens, &opened);
+    let metrics = figures(generation, &timing, prompt_tokens, opened);
     let facts = formatter.output_facts(rendered, &generation.token_ids, finish_reason);
     if args.json {
         let answer = Answer {

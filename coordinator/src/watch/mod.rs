@@ -98,7 +98,7 @@ struct Watch<'a> {
     queue_due: Instant,
     /// How many events the queue had when it was last asked.
     events_told: Option<u64>,
-    /// The last event, of any sweep, or the start of watching.
+    /// When that number last grew, or the start of watching.
     heard: Instant,
     idle: Held,
     lost: Held,
@@ -146,7 +146,6 @@ impl<'a> Watch<'a> {
     }
 
     fn on_event(&mut self, event: &JobEvent) {
-        self.heard = Instant::now();
         if let Some(told) = self.board.apply(event) {
             self.display.tell(&told);
         }

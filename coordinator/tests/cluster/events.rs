@@ -1,11 +1,11 @@
 //! What workers tell while they work, waited for.
 
 use std::path::Path;
-use std::time::Duration;
 
 use bakeoff_proto::{JobEvent, JobPhase, SweepName};
 use bakeoff_transport::queue::JobQueue;
 use bakeoff_transport::queue::nats::NatsQueue;
+use bakeoff_transport::test_servers::until;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
@@ -14,15 +14,13 @@ use super::programs::LIMIT;
 /// The events of a sweep, as soon as a coordinator has laid out the queue.
 pub async fn events(queue: &NatsQueue, sweep: &str) -> BoxStream<'static, JobEvent> {
     let sweep: SweepName = sweep.parse().expect("a name");
-    let opened = async {
-        loop {
-            match queue.events(&sweep).await {
-                Ok(events) => return events,
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-            }
-        }
-    };
-    tokio::time::timeout(LIMIT, opened).await.expect("the coordinator lays out the queue")
+    let mut opened = None;
+    until("the coordinator lays out the queue", LIMIT, async || {
+        opened = queue.events(&sweep).await.ok();
+        opened.is_some()
+    })
+    .await;
+    opened.expect("waited for")
 }
 
 /// The next event whose phase is wanted.

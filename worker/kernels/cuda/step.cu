@@ -420,6 +420,7 @@ cudaError_t launch(const DecodeStep& a, const Target& t) {
     const uint32_t taken = fixed + (uint32_t)attributes.sharedSizeBytes;
     plan.stages = taken < kMostShared ? (kMostShared - taken) / (plan.stage_vectors * 16) : 0;
     if (plan.stages > kMaxStages) plan.stages = kMaxStages;
+    // The engine refuses such shapes before it loads them: `step_bytes` in its fused/dims.rs.
     if (plan.stages < kInFlight + kRequesters) return cudaErrorInvalidConfiguration;
     const LaunchShape shape = {dim3(t.sm_count), kThreads, fixed + plan.stages * plan.stage_vectors * 16, 0};
     return launch_kernel(decode_step<HD>, shape, t, a, plan);

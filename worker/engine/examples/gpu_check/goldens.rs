@@ -15,11 +15,9 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 
 use crate::tools::{
-    Checks, GREEDY, errors, files, load as load_fused, margin, options, request, rows, tokens,
+    Checks, GREEDY, MOST, errors, files, load as load_fused, margin, options, request, rows, tokens,
 };
 
-/// Our error may be so many times that of transformers in BF16.
-const MOST: f64 = 1.5;
 /// Tokens must agree where the best leads by so much.
 const CLEAR_MARGIN: f32 = 0.25;
 

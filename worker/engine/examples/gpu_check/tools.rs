@@ -12,6 +12,9 @@ use bakeoff_engine::{
 };
 use bakeoff_proto::EngineSettings;
 
+/// Our error may be so many times that of the peer in BF16.
+pub const MOST: f64 = 1.5;
+
 /// Counts what failed.
 #[derive(Default)]
 pub struct Checks {
@@ -138,6 +141,11 @@ pub fn errors(ours: &[&[f32]], exact: &[&[f32]]) -> (f64, f64) {
 
 pub fn rows(logits: &[Vec<f32>]) -> Vec<&[f32]> {
     logits.iter().map(Vec::as_slice).collect()
+}
+
+/// Token ids that repeat late.
+pub fn arbitrary_ids(tokens: usize, vocab: u32) -> Vec<u32> {
+    (0..tokens as u32).map(|i| i.wrapping_mul(2_654_435_761) % vocab).collect()
 }
 
 /// Lead of the largest logit over the next.

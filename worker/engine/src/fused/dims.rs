@@ -12,6 +12,15 @@ const MAX_EXPERTS: usize = 256;
 const MAX_TOP_K: usize = 16;
 const MAX_VOCAB: usize = 262_144;
 
+/// Shared memory of a multiprocessor that one block can have.
+const SHARED_BYTES: usize = 227 * 1024;
+/// Of all Hopper GPUs (H100 PCIe): the fewer there are, the more rows each has.
+const FEWEST_MULTIPROCESSORS: usize = 114;
+/// The shortest ring that the kernel accepts, its barriers, and what it declares for itself.
+const RING_BYTES: usize = 24 * 4096 + 2 * 96 * 8 + 2048;
+/// Queries, keys and the warps' results at the widest head.
+const ATTENTION_BYTES: usize = 32 * 1024;
+
 /// Sizes as the kernels take them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dims {
@@ -128,11 +137,6 @@ pub fn supported(shape: &ModelShape) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Shared memory of a multiprocessor that one block can have.
-const SHARED_BYTES: usize = 227 * 1024;
-/// Of all Hopper GPUs (H100 PCIe): the fewer there are, the more rows each has.
-const FEWEST_MULTIPROCESSORS: usize = 114;
-
 /// Shared memory that the decode step needs at least, as `launch` in `step.cu` lays it out.
 fn step_bytes(shape: &ModelShape) -> usize {
     let share = |rows: usize| rows.div_ceil(FEWEST_MULTIPROCESSORS);
@@ -158,11 +162,6 @@ fn step_bytes(shape: &ModelShape) -> usize {
     let own_rows = share(hidden).next_multiple_of(4) * (3 * 4 + 2 * experts);
     RING_BYTES + input.unwrap_or(0) + shape.layers * 96 + products + own_rows
 }
-
-/// The shortest ring that the kernel accepts, its barriers, and what it declares for itself.
-const RING_BYTES: usize = 24 * 4096 + 2 * 96 * 8 + 2048;
-/// Queries, keys and the warps' results at the widest head.
-const ATTENTION_BYTES: usize = 32 * 1024;
 
 #[cfg(test)]
 mod tests {

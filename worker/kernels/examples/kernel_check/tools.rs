@@ -18,7 +18,7 @@ pub struct Buffer<T> {
 }
 
 /// The next number of a linear congruential generator.
-fn step(seed: &mut u64) -> u64 {
+fn advance(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     *seed >> 11
 }
@@ -58,7 +58,7 @@ impl Check {
     }
 
     pub fn next(&mut self) -> u64 {
-        step(&mut self.seed)
+        advance(&mut self.seed)
     }
 
     /// Roughly normal numbers, rounded to BF16 so that either type holds them exactly.
@@ -69,7 +69,7 @@ impl Check {
             let mut seed = first ^ (chunk as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             for value in values {
                 let sum: f64 =
-                    (0..4).map(|_| (step(&mut seed) & 0xffff) as f64 / 65_536.0 - 0.5).sum();
+                    (0..4).map(|_| (advance(&mut seed) & 0xffff) as f64 / 65_536.0 - 0.5).sum();
                 *value = bf16::from_f64(mean + deviation * sum * 3f64.sqrt()).to_f64();
             }
         });

@@ -103,12 +103,13 @@ fn s3(
         .with_retry(retry)
         .build()
         .map_err(|error| bad(error.to_string()))?;
-    if prefix.is_empty() {
-        return Ok(Arc::new(Named { address: format!("s3://{bucket}"), inner: Arc::new(store) }));
-    }
-    let address = format!("s3://{bucket}/{prefix}");
-    let prefix = Path::parse(prefix).map_err(|error| bad(error.to_string()))?;
-    Ok(Arc::new(Named { address, inner: Arc::new(PrefixStore::new(store, prefix)) }))
+    let (address, inner): (_, Arc<dyn ObjectStore>) = if prefix.is_empty() {
+        (format!("s3://{bucket}"), Arc::new(store))
+    } else {
+        let path = Path::parse(prefix).map_err(|error| bad(error.to_string()))?;
+        (format!("s3://{bucket}/{prefix}"), Arc::new(PrefixStore::new(store, path)))
+    };
+    Ok(Arc::new(Named { address, inner }))
 }
 
 /// Whether anything names credentials. If nothing does, the library asks the machine's metadata service.
