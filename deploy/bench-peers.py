@@ -12,6 +12,7 @@
 """
 import argparse
 import json
+import re
 import statistics
 import sys
 import time
@@ -131,15 +132,35 @@ def in_fp32(model):
     return model
 
 
+def save_model(model, folder):
+    """`save_pretrained`, a file a layer: it splits all experts' tensors at once, and the GPU has no room for two copies."""
+    from safetensors.torch import save_file
+    from transformers.core_model_loading import revert_weight_conversion
+
+    folder.mkdir(parents=True, exist_ok=True)
+    model.config.save_pretrained(folder)
+    state, files = model.state_dict(), {}
+    if model.config.tie_word_embeddings:
+        del state["lm_head.weight"]
+    for name, tensor in state.items():
+        layer = re.match(r"model\.layers\.(\d+)\.", name)
+        files.setdefault(f"model-{int(layer[1]):03}.safetensors" if layer else "model-rest.safetensors", {})[name] = tensor
+    weight_map = {}
+    for file, tensors in files.items():
+        tensors = {name: t.contiguous() for name, t in revert_weight_conversion(model, tensors).items()}
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+        weight_map.update(dict.fromkeys(tensors, file))
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
 def write_model(arguments):
     from safetensors.torch import save_file
 
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     model = random_model(arguments.config, arguments.layers)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    # A file at a time goes through host memory.
-    model.save_pretrained(arguments.out, max_shard_size="4GB")
+    save_model(model, arguments.out)
     ids = prompt(model, 2 * POSITIONS)
     with torch.no_grad():
         rounded = model(ids).logits[0, -POSITIONS:].float().cpu()

@@ -7,7 +7,7 @@
 # whose program is not there are left out, and named); OUT gets a log and
 # the JSON of each step, and summary.json with all rows. Steps that would start after SECONDS
 # (default 560) are left out and named. Needs Python with torch and transformers for the peers, and
-# 16 GB of /dev/shm; with A3B_LAYERS=48, all layers instead of six against transformers, 62 GB and minutes more.
+# 62 GB of /dev/shm; with A3B_LAYERS=6, so many layers instead of all against transformers, 16 GB.
 # Run it from the root of the repository.
 set -u
 bin=$1 out=$2 seconds=${3:-560}
@@ -79,7 +79,7 @@ cat "$out"/check-peer-7b.out 2>/dev/null
 # Pages that were just written are slow to read the first time, and that is not what loading costs.
 for _ in 1 2; do cat "$scratch"/7b/*.safetensors >/dev/null; done
 bench load-7b 60 --model Qwen/Qwen2.5-Coder-7B-Instruct="$scratch/7b" --prompt-tokens 100 --repeats 3
-step peer-a3b 240 python3 deploy/bench-peers.py model $models/Qwen3-30B-A3B.json "$scratch/a3b" --layers "${A3B_LAYERS:-6}"
+step peer-a3b 240 python3 deploy/bench-peers.py model $models/Qwen3-30B-A3B.json "$scratch/a3b" --layers "${A3B_LAYERS:-48}"
 step check-peer-a3b 120 "$bin/gpu_check" peer "$scratch/a3b" "$scratch/a3b/logits.safetensors"
 cat "$out"/check-peer-a3b.out 2>/dev/null
 rm -rf "$scratch/a3b"

@@ -24,7 +24,7 @@ for config in deploy/models/*.json; do
 done
 "$bin/nats-server" --jetstream --store_dir "$work/jetstream" --addr 127.0.0.1 --port 4222 >"$out/nats.log" 2>&1 &
 pids+=($!)
-export BAKEOFF_DEVICE=${BAKEOFF_DEVICE:-cuda:0} NATS_URL=nats://127.0.0.1:4222 BAKEOFF_STORE=$work/store
+export NATS_URL=nats://127.0.0.1:4222 BAKEOFF_STORE=$work/store
 until "$bin/worker" doctor --json >"$out/doctor.json" 2>"$out/doctor.log" || ((SECONDS > 20)); do :; done
 "$bin/worker" run >"$out/worker.log" 2>&1 &
 pids+=($!)
