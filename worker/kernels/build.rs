@@ -8,9 +8,27 @@ use std::{
     thread,
 };
 
-const HEADERS: &[&str] =
-    &["mma.cuh", "common.cuh", "layout.cuh", "ring.cuh", "grid.cuh", "attend.cuh", "choice.cuh"];
-const SOURCES: &[&str] = &["grouped.cu", "launch.cu", "rows.cu", "sample.cu", "step.cu", "util.cu"];
+const HEADERS: &[&str] = &[
+    "mma.cuh",
+    "wgmma.cuh",
+    "copies.cuh",
+    "common.cuh",
+    "layout.cuh",
+    "ring.cuh",
+    "grid.cuh",
+    "attend.cuh",
+    "choice.cuh",
+];
+const SOURCES: &[&str] = &[
+    "attend_rows.cu",
+    "few_rows.cu",
+    "grouped.cu",
+    "launch.cu",
+    "rows.cu",
+    "sample.cu",
+    "step.cu",
+    "util.cu",
+];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -12,25 +12,6 @@
 
 constexpr int kHeads = 8;  // query heads of a block: the width of the instruction
 constexpr int kKeys = 16;  // keys of a tile
-constexpr float kLog2E = 1.4426950408889634f;
-
-template <int BYTES>
-struct VectorOf;
-template <>
-struct VectorOf<16> { typedef uint4 type; };
-template <>
-struct VectorOf<8> { typedef uint2 type; };
-template <>
-struct VectorOf<4> { typedef uint32_t type; };
-
-template <int WORDS>
-struct Words {
-    typedef typename VectorOf<WORDS * 4>::type Vector;
-    union {
-        Vector vector;
-        uint32_t word[WORDS];
-    };
-};
 
 template <int HD>
 struct AttentionShared {

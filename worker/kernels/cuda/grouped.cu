@@ -1,5 +1,6 @@
 // A mixture-of-experts layer over many tokens; see src/grouped.rs.
 #include "choice.cuh"
+#include "copies.cuh"
 #include "mma.cuh"
 
 namespace {
@@ -11,22 +12,6 @@ constexpr int kStages = 4;
 constexpr int kThreads = 128;     // 2 × 2 warps of 32 rows × 64 columns
 constexpr int kStageBytes = (kTileRows + kTileColumns) * kTileDepth * 2;
 constexpr int kSharedBytes = kStages * kStageBytes;
-
-__device__ __forceinline__ void copy_16(uint32_t shared, const void* global, bool valid) {
-    const int bytes = valid ? 16 : 0;
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int PENDING>
-__device__ __forceinline__ void wait_copies() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
-}
-
-// Rows of 64 values are eight 16-byte pieces; their order is permuted by the row, so that the eight
-// rows of a matrix load hit different banks.
-__device__ __forceinline__ uint32_t swizzled(uint32_t row, uint32_t piece) {
-    return row * 128 + ((piece ^ (row & 7)) * 16);
-}
 
 enum Kind { kGateUp, kDown, kDense };
 

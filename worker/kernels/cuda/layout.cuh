@@ -98,6 +98,29 @@ struct SiluMulRows {
     uint32_t tokens, inter;
 };
 
+struct GateUpRows {
+    const bf16* x;
+    const bf16* weight;
+    bf16* act;
+    uint32_t tokens, hidden, inter;
+};
+
+struct DownRows {
+    const bf16* act;
+    const bf16* weight;
+    float* h;
+    uint32_t tokens, hidden, inter;
+};
+
+struct AttendRows {
+    const bf16* q;
+    const bf16* k_cache;
+    const bf16* v_cache;
+    bf16* out;
+    uint32_t position, tokens, heads, kv_heads, head_dim;
+    float scale;
+};
+
 struct ExpertPlan {
     uint32_t* ids;
     float* weights;

@@ -29,6 +29,27 @@ __device__ __forceinline__ void load_matrices(uint32_t address, uint32_t& a, uin
                  : "memory");
 }
 
+// So many 32-bit words that are loaded at once.
+template <int BYTES>
+struct VectorOf;
+template <>
+struct VectorOf<16> { typedef uint4 type; };
+template <>
+struct VectorOf<8> { typedef uint2 type; };
+template <>
+struct VectorOf<4> { typedef uint32_t type; };
+
+template <int WORDS>
+struct Words {
+    typedef typename VectorOf<WORDS * 4>::type Vector;
+    union {
+        Vector vector;
+        uint32_t word[WORDS];
+    };
+};
+
+constexpr float kLog2E = 1.4426950408889634f;
+
 // 2^v.
 __device__ __forceinline__ float power_of_two(float v) {
     float out;

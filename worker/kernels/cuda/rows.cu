@@ -21,6 +21,8 @@ constexpr int kNormThreads = kNormWarps * 32;
 template <int PER_THREAD>
 __global__ void __launch_bounds__(kNormThreads) add_norm_rows(AddNormRows a) {
     __shared__ float scratch[kNormWarps];
+    wait_for_predecessor();
+    let_successor_start();
     const uint32_t quads = a.hidden / 4;
     float4* h = reinterpret_cast<float4*>(a.h) + (size_t)blockIdx.x * quads;
     const uint2* y = reinterpret_cast<const uint2*>(a.y) + (size_t)blockIdx.x * quads;
@@ -32,7 +34,7 @@ __global__ void __launch_bounds__(kNormThreads) add_norm_rows(AddNormRows a) {
         if (i < quads) {
             v[k] = h[i];
             if (a.y) {
-                const uint2 add = __ldg(y + i);
+                const uint2 add = __ldcg(y + i);
                 v[k].x += low(add.x), v[k].y += high(add.x), v[k].z += low(add.y), v[k].w += high(add.y);
                 h[i] = v[k];
             }
@@ -58,6 +60,8 @@ constexpr int kHeadWarps = 8;
 
 // One warp a head of a token: query heads, then keys, then values.
 __global__ void __launch_bounds__(kHeadWarps * 32) qkv_rows(QkvRows a) {
+    wait_for_predecessor();
+    let_successor_start();
     const uint32_t lane = threadIdx.x % 32;
     const uint32_t all_heads = a.heads + 2 * a.kv_heads;
     const uint32_t head = blockIdx.y * kHeadWarps + threadIdx.x / 32;
@@ -130,18 +134,16 @@ extern "C" int bk_embed_rows(const EmbedRows* a, const Target* t) {
 }
 
 extern "C" int bk_add_norm_rows(const AddNormRows* a, const Target* t) {
-    const Target plain = {t->stream, t->sm_count, 0};
     const LaunchShape shape = {dim3(a->tokens), kNormThreads, 0, 0};
-    if (a->hidden <= kNormThreads * 4 * 4) return launch_kernel(add_norm_rows<4>, shape, plain, *a);
-    if (a->hidden <= kNormThreads * 4 * 8) return launch_kernel(add_norm_rows<8>, shape, plain, *a);
-    return launch_kernel(add_norm_rows<16>, shape, plain, *a);
+    if (a->hidden <= kNormThreads * 4 * 4) return launch_kernel(add_norm_rows<4>, shape, *t, *a);
+    if (a->hidden <= kNormThreads * 4 * 8) return launch_kernel(add_norm_rows<8>, shape, *t, *a);
+    return launch_kernel(add_norm_rows<16>, shape, *t, *a);
 }
 
 extern "C" int bk_qkv_rows(const QkvRows* a, const Target* t) {
-    const Target plain = {t->stream, t->sm_count, 0};
     const uint32_t heads = a->heads + 2 * a->kv_heads;
     const dim3 grid(a->tokens, (heads + kHeadWarps - 1) / kHeadWarps);
-    return launch_kernel(qkv_rows, LaunchShape{grid, kHeadWarps * 32, 0, 0}, plain, *a);
+    return launch_kernel(qkv_rows, LaunchShape{grid, kHeadWarps * 32, 0, 0}, *t, *a);
 }
 
 extern "C" int bk_silu_mul_rows(const SiluMulRows* a, const Target* t) {

@@ -4,6 +4,7 @@
 //! - [`step`]: a whole decode step, from the residual stream to the logits, in one kernel
 //! - [`sample`]: from logits to the next token, entirely on the device
 //! - [`rows`]: the same small steps over many tokens, for prefill
+//! - [`few_rows`]: the MLP and attention of few tokens, for short prompts
 //! - [`grouped`]: sorting tokens by expert and the experts' tensor-core products, for prefill
 //! - [`util`]: random weights and the read-bandwidth measurement
 //! - [`layout`]: what lives in device memory and is shared with the kernels
@@ -18,6 +19,7 @@
 #![cfg(feature = "cuda")]
 
 pub mod error;
+pub mod few_rows;
 pub mod grouped;
 pub mod launch;
 pub mod layout;

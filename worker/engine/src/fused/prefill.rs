@@ -1,8 +1,10 @@
 //! The prompt through all layers, a chunk of tokens at a time: cuBLAS and grouped products, our row
-//! kernels between them, FlashAttention over the cache in place. Nothing waits for the host.
+//! kernels between them, FlashAttention over the cache in place. Chunks of few tokens attend, and go
+//! through the MLP, by kernels made for few. Nothing waits for the host.
 
 use bakeoff_kernels::{
     DevicePtr, KernelError,
+    few_rows::{self, AttendRows, DownRows, GateUpRows},
     grouped::{CombineRows, ExpertPlan, GroupedDown, GroupedGateUp, RouterRows, SortByExpert},
     rows::{AddNormRows, EmbedRows, QkvRows, SiluMulRows},
 };
@@ -67,6 +69,10 @@ pub struct Chunk {
 impl Chunk {
     fn end(self) -> usize {
         self.first + self.tokens
+    }
+
+    fn is_short(self) -> bool {
+        self.tokens <= few_rows::MAX_ROWS as usize
     }
 }
 
@@ -230,11 +236,41 @@ impl Prefill {
         }
         .launch(&input.gpu.launcher)
         .map_err(kernel_error)?;
+        let output = product(dims.hidden, dims.q_rows());
+        if chunk.is_short() && self.attention == PrefillAttention::Flash {
+            let out = self.attend_few(input, chunk, at).map_err(kernel_error)?;
+            return self.gemm.multiply_add(output, out, layer.o, self.h.ptr());
+        }
         let q = self.q.narrow(1, 0, chunk.tokens).map_err(candle_error)?;
         let (k, v) = input.cache.views(at, chunk.end())?;
         let out = self.attention.run(&q, &k, &v, dims.scale()).map_err(candle_error)?;
         let out_ptr = tensor_ptr(input.gpu, &out)?;
-        self.gemm.multiply_add(product(dims.hidden, dims.q_rows()), out_ptr, layer.o, self.h.ptr())
+        self.gemm.multiply_add(output, out_ptr, layer.o, self.h.ptr())
+    }
+
+    /// Attention in place of the queries.
+    fn attend_few(
+        &self,
+        input: &PrefillInput<'_>,
+        chunk: Chunk,
+        at: usize,
+    ) -> Result<DevicePtr<bf16>, KernelError> {
+        let dims = input.dims;
+        let (k_cache, v_cache) = input.cache.layer(at);
+        AttendRows {
+            q: self.q_ptr,
+            k_cache,
+            v_cache,
+            out: self.q_ptr,
+            position: chunk.first as u32,
+            tokens: chunk.tokens as u32,
+            heads: dims.heads,
+            kv_heads: dims.kv_heads,
+            head_dim: dims.head_dim,
+            scale: dims.scale(),
+        }
+        .launch(&input.gpu.launcher)?;
+        Ok(self.q_ptr)
     }
 
     fn dense(
@@ -244,6 +280,9 @@ impl Prefill {
         gate_up: DevicePtr<bf16>,
         down: DevicePtr<bf16>,
     ) -> Result<(), EngineError> {
+        if chunk.is_short() {
+            return self.dense_few(input, chunk, gate_up, down).map_err(kernel_error);
+        }
         let (hidden, inter) = (input.dims.hidden as usize, input.dims.inter as usize);
         let rows = chunk.tokens;
         let up = GemmShape { rows, out_width: 2 * inter, in_width: hidden };
@@ -258,6 +297,21 @@ impl Prefill {
         .map_err(kernel_error)?;
         let back = GemmShape { rows, out_width: hidden, in_width: inter };
         self.gemm.multiply_add(back, self.act.ptr(), down, self.h.ptr())
+    }
+
+    fn dense_few(
+        &self,
+        input: &PrefillInput<'_>,
+        chunk: Chunk,
+        gate_up: DevicePtr<bf16>,
+        down: DevicePtr<bf16>,
+    ) -> Result<(), KernelError> {
+        let (hidden, inter) = (input.dims.hidden, input.dims.inter);
+        let (tokens, act) = (chunk.tokens as u32, self.act.ptr());
+        GateUpRows { x: self.x.ptr(), weight: gate_up, act, tokens, hidden, inter }
+            .launch(&input.gpu.launcher)?;
+        DownRows { act, weight: down, h: self.h.ptr(), tokens, hidden, inter }
+            .launch(&input.gpu.launcher)
     }
 
     fn routed(

@@ -5,6 +5,7 @@
 //! It is an example, not a test, so that it can be built where there is no GPU and carried to one;
 //! `compute-sanitizer` takes it with the argument `small`.
 
+mod few_rows;
 mod grouped;
 mod rows;
 mod sampling;
@@ -29,6 +30,15 @@ fn all(c: &mut Check, small: bool) -> Outcome {
     step::step(c, &Model { renormalise: false, experts: 70, ..Model::small(32) }, 20)?;
     step::step(c, &Model { heads: 20, ..Model::small(64) }, 500)?;
     step::step(c, &Model { heads: 2, ..Model::small(128) }, 30)?;
+    for head_dim in [16, 32, 64, 128] {
+        for (tokens, position) in [(1, 0), (16, 0), (17, 1), (100, 15), (128, 300)] {
+            few_rows::attend(c, tokens, position, (6, 2), head_dim)?;
+        }
+    }
+    for tokens in [1, 63, 65, 128] {
+        few_rows::mlp(c, tokens, 72, 40)?;
+        few_rows::mlp(c, tokens, 1096, 608)?;
+    }
     grouped::experts(c, 64, 32, 8, 2, true)?;
     grouped::experts(c, 72, 40, 60, 4, false)?;
     rows::rows(c, 3, 200)?;
@@ -41,6 +51,12 @@ fn all(c: &mut Check, small: bool) -> Outcome {
         for position in [127, 228, 4099] {
             step::step(c, &Model::of(name), position)?;
         }
+    }
+    for (hidden, inter) in [(3584, 18_944), (5120, 27_648), (5120, 25_600)] {
+        few_rows::mlp(c, 100, hidden, inter)?;
+    }
+    for heads in [(28, 4), (40, 8), (64, 8), (32, 4)] {
+        few_rows::attend(c, 100, 0, heads, 128)?;
     }
     grouped::experts(c, 2048, 768, 128, 8, true)?;
     rows::rows(c, 5, 2048)?;
