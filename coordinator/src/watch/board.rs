@@ -29,6 +29,8 @@ pub struct Line {
     finished_tokens: Vec<u32>,
     tok_per_s: Option<f64>,
     tpot_ms: Option<f64>,
+    /// What was last told of who has the job: a worker repeats its phase while it lasts.
+    taken: String,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -74,6 +76,7 @@ impl Board {
                 finished_tokens: Vec::new(),
                 tok_per_s: None,
                 tpot_ms: None,
+                taken: String::new(),
             });
         }
         Self { lines, by_job }
@@ -120,7 +123,11 @@ impl Line {
                     0 | 1 => String::new(),
                     n => format!(", attempt {n}"),
                 };
-                Some(format!("taken by {worker}, {open_cells} of {total_cells} cells open{again}"))
+                let told =
+                    format!("taken by {worker}, {open_cells} of {total_cells} cells open{again}");
+                let news = self.taken != told;
+                self.taken.clone_from(&told);
+                news.then_some(told)
             }
             JobPhase::Downloading { bytes, total_bytes } => {
                 let total = total_bytes.map_or(String::new(), |t| format!(" of {}", gigabytes(t)));
@@ -294,6 +301,7 @@ mod tests {
         let cell = plan.jobs[0].job.cells[0].id.clone();
         let mut seen = vec![board.lines[0].status()];
         let phases = [
+            JobPhase::Claimed { attempt_number: 2, open_cells: 4, total_cells: 4 },
             JobPhase::Claimed { attempt_number: 2, open_cells: 4, total_cells: 4 },
             JobPhase::Loading { bytes: 1_000_000, total_bytes: 5_000_000 },
             JobPhase::Loading { bytes: 2_000_000, total_bytes: 5_000_000 },
