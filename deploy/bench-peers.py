@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 POSITIONS = 64
@@ -134,7 +135,6 @@ def in_fp32(model):
 
 def save_model(model, folder):
     """`save_pretrained`, a file a layer: it splits all experts' tensors at once, and the GPU has no room for two copies."""
-    from safetensors.torch import save_file
     from transformers.core_model_loading import revert_weight_conversion
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -155,8 +155,6 @@ def save_model(model, folder):
 
 
 def write_model(arguments):
-    from safetensors.torch import save_file
-
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     model = random_model(arguments.config, arguments.layers)

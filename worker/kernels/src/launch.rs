@@ -8,11 +8,11 @@ use crate::{DevicePtr, KernelError};
 
 /// Queues kernels on one stream.
 ///
-/// With dependent launch (the default) each decode kernel may start while its predecessor on the
-/// stream drains: it requests its weights first and waits before it touches anything that an
-/// earlier kernel writes. A graph captured from the stream keeps these edges. Weights must
-/// therefore be in place before the first decode kernel is queued behind another kernel: upload,
-/// synchronise, then decode.
+/// With dependent launch (the default) a kernel of decoding, and most of prefill's, may start while
+/// its predecessor on the stream drains: it requests its weights first and waits before it touches
+/// anything that an earlier kernel writes. A graph captured from the stream keeps these edges.
+/// Weights must therefore be in place before the first such kernel is queued behind another:
+/// upload, synchronise, then prefill and decode.
 #[derive(Debug, Clone)]
 pub struct Launcher {
     stream: Arc<CudaStream>,

@@ -238,8 +238,8 @@ impl Prefill {
         .map_err(kernel_error)?;
         let output = product(dims.hidden, dims.q_rows());
         if chunk.is_short() && self.attention == PrefillAttention::Flash {
-            let out = self.attend_few(input, chunk, at).map_err(kernel_error)?;
-            return self.gemm.multiply_add(output, out, layer.o, self.h.ptr());
+            self.attend_few(input, chunk, at).map_err(kernel_error)?;
+            return self.gemm.multiply_add(output, self.q_ptr, layer.o, self.h.ptr());
         }
         let q = self.q.narrow(1, 0, chunk.tokens).map_err(candle_error)?;
         let (k, v) = input.cache.views(at, chunk.end())?;
@@ -248,13 +248,13 @@ impl Prefill {
         self.gemm.multiply_add(output, out_ptr, layer.o, self.h.ptr())
     }
 
-    /// Attention in place of the queries.
+    /// Attention, which takes the place of the queries.
     fn attend_few(
         &self,
         input: &PrefillInput<'_>,
         chunk: Chunk,
         at: usize,
-    ) -> Result<DevicePtr<bf16>, KernelError> {
+    ) -> Result<(), KernelError> {
         let dims = input.dims;
         let (k_cache, v_cache) = input.cache.layer(at);
         AttendRows {
@@ -269,8 +269,7 @@ impl Prefill {
             head_dim: dims.head_dim,
             scale: dims.scale(),
         }
-        .launch(&input.gpu.launcher)?;
-        Ok(self.q_ptr)
+        .launch(&input.gpu.launcher)
     }
 
     fn dense(
