@@ -3,13 +3,13 @@
 use std::ops::ControlFlow;
 
 use bakeoff_engine::format::{Formatter, Prompt};
-pub use bakeoff_engine::load::DeviceChoice;
-use bakeoff_engine::load::{self, LoadOptions, Loaded};
+use bakeoff_engine::load::{self, DeviceChoice, LoadOptions, Loaded};
 use bakeoff_engine::source::{self, SourceOptions};
 use bakeoff_engine::{Engine, EngineError, Request};
 use bakeoff_model::settings::LoadFormat;
 use bakeoff_proto::{Cell, FailureKind, Job};
 
+use crate::metrics::LoadFacts;
 use crate::model::{Model, ModelFacts, Models, OnOpen, OnToken, OpenProgress, Output};
 
 /// The engine's models, on one device.
@@ -19,6 +19,7 @@ pub struct EngineModels {
 }
 
 impl EngineModels {
+    /// Models for `device`.
     pub fn new(device: DeviceChoice) -> Self {
         Self { device }
     }
@@ -50,7 +51,8 @@ impl Models for EngineModels {
     }
 }
 
-/// Tokens of the longest cell, prompt and output. A prompt that cannot be rendered fails in its own turn.
+/// Tokens of the longest cell, prompt and output. A prompt that cannot be rendered fails in its own
+/// turn.
 fn longest(formatter: &Formatter, cells: &[Cell]) -> usize {
     let tokens = |cell: &Cell| {
         let rendered = formatter.render(&prompt(cell)).ok()?;
@@ -81,16 +83,18 @@ fn facts(
         format: formatter.format(),
         thinking: formatter.thinking(),
         effective: loaded.effective.clone(),
-        footprint: loaded.engine.footprint(),
+        load: LoadFacts {
+            footprint: loaded.engine.footprint(),
+            stored_bytes: loaded.stored_bytes,
+            load_s: loaded.load_s,
+            download_s,
+            read_bandwidth_gb_s,
+        },
         planned_weight_bytes: ledger.weight_bytes,
         planned_kv_bytes: ledger.kv_bytes,
         planned_workspace_bytes: ledger.workspace_bytes(),
         cap_bytes: Some(ledger.cap_bytes),
         device_total_bytes: ledger.device.as_ref().map(|device| device.total_bytes),
-        stored_bytes: loaded.stored_bytes,
-        load_s: loaded.load_s,
-        download_s,
-        read_bandwidth_gb_s,
     }
 }
 

@@ -1,6 +1,19 @@
-//! The worker: pull → load → generate → store → ack.
+//! `worker`: parse, log, run one command, answer by exit code.
+
 use std::process::ExitCode;
 
+use bakeoff_transport::error::describe;
+use bakeoff_transport::logging;
+use bakeoff_worker::commands::Cli;
+use bakeoff_worker::exit::Exit;
+use clap::Parser;
+
 fn main() -> ExitCode {
-    bakeoff_worker::cli::main()
+    let cli = Cli::parse();
+    let _logging = logging::start("bakeoff-worker", cli.logging, "info,async_nats=off");
+    let exit = cli.command.execute().unwrap_or_else(|error| {
+        eprintln!("error: {}", describe(&error));
+        Exit::of(&error)
+    });
+    exit.into()
 }

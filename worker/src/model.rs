@@ -4,10 +4,12 @@
 use std::ops::ControlFlow;
 
 use bakeoff_engine::load::Effective;
-use bakeoff_engine::{EngineError, Footprint, Generation, Sampling, TokenEvent};
-use bakeoff_proto::record::OutputFacts;
+use bakeoff_engine::{EngineError, Generation, Sampling, TokenEvent};
 use bakeoff_model::{Format, Thinking};
+use bakeoff_proto::record::OutputFacts;
 use bakeoff_proto::{Cell, Job};
+
+use crate::metrics::LoadFacts;
 
 /// How far opening a model has come, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +34,7 @@ pub trait Models: Send + Sync + 'static {
 
 /// An opened model.
 pub trait Model: Send {
+    /// What is known of it.
     fn facts(&self) -> &ModelFacts;
 
     /// Generates a cell. `max_new_tokens` overrides the cell's own limit (for the warm-up).
@@ -51,21 +54,21 @@ pub trait Model: Send {
 pub struct ModelFacts {
     pub weights_sha256: String,
     pub tokenizer_sha256: String,
+    /// Empty if there is no chat template.
     pub template_sha256: String,
+    /// Never `auto`.
     pub format: Format,
+    /// `auto` where the model has no switch.
     pub thinking: Thinking,
+    /// What the engine's settings came to on this device.
     pub effective: Effective,
-    pub footprint: Footprint,
+    /// What every generation's figures need.
+    pub load: LoadFacts,
     pub planned_weight_bytes: u64,
     pub planned_kv_bytes: u64,
     pub planned_workspace_bytes: u64,
     pub cap_bytes: Option<u64>,
     pub device_total_bytes: Option<u64>,
-    pub stored_bytes: u64,
-    pub load_s: f64,
-    pub download_s: Option<f64>,
-    /// Read bandwidth of the memory that holds the weights, measured in this process, GB/s.
-    pub read_bandwidth_gb_s: Option<f64>,
 }
 
 /// What a cell brought.

@@ -1,5 +1,6 @@
 //! From what a cell brought to the documents that are stored: the markdown and the record.
 
+use bakeoff_model::ModelSource;
 use bakeoff_proto::document::{self, HeaderRow};
 use bakeoff_proto::record::{
     DeviceFacts, DocumentRef, Fingerprint, MemoryFacts, OutputFacts, Resolved,
@@ -7,39 +8,36 @@ use bakeoff_proto::record::{
 use bakeoff_proto::{Attempt, Cell, Job, Metrics, MetricsRecord, SCHEMA_VERSION};
 use jiff::Timestamp;
 
-use crate::metrics::{Opened, Timing, figures};
+use crate::build_id::BUILD;
+use crate::metrics::Measured;
 use crate::model::{ModelFacts, Output};
 use crate::telemetry::Summary;
 
-/// Plan and sight may differ by so much before it is called a mismatch.
+/// Planned and measured bytes may differ by this share before it is called a mismatch.
 const MEMORY_TOLERANCE: f64 = 0.02;
 
-/// Everything a record is made of.
-pub struct Parts<'a> {
+/// Everything that the documents of a cell are made of.
+pub struct CellResult<'a> {
     pub job: &'a Job,
     pub cell: &'a Cell,
     pub attempt: &'a Attempt,
     pub gpu_class: &'a str,
+    /// Start of the generation.
     pub started_at: Timestamp,
     pub model: &'a ModelFacts,
     pub output: &'a Output,
     pub facts: &'a OutputFacts,
-    pub timing: &'a Timing,
+    pub measured: &'a Measured,
     pub telemetry: &'a Summary,
+    /// Why telemetry of the GPU is missing, if it is.
     pub telemetry_note: Option<String>,
 }
 
-impl Parts<'_> {
+impl CellResult<'_> {
+    /// The measured figures with those of the telemetry.
     pub fn metrics(&self) -> Metrics {
-        let (generation, model, telemetry) = (&self.output.generation, self.model, self.telemetry);
-        let opened = Opened {
-            footprint: model.footprint,
-            stored_bytes: model.stored_bytes,
-            load_s: model.load_s,
-            download_s: model.download_s,
-            read_bandwidth_gb_s: model.read_bandwidth_gb_s,
-        };
-        let tokens = generation.token_ids.len().max(1) as f64;
+        let telemetry = self.telemetry;
+        let tokens = self.output.generation.token_ids.len().max(1) as f64;
         Metrics {
             gpu_free_gb: telemetry.gpu_free_gb,
             peak_memory_gb: telemetry.peak_memory_gb,
@@ -50,7 +48,7 @@ impl Parts<'_> {
             throttled: telemetry.throttled,
             host_rss_peak_gb: telemetry.host_rss_peak_gb,
             host_cpu_s: telemetry.host_cpu_s,
-            ..figures(generation, self.timing, self.output.prompt_tokens, &opened)
+            ..self.measured.metrics.clone()
         }
     }
 
@@ -65,7 +63,7 @@ impl Parts<'_> {
             format!("temperature {}, top_p {}", sampling.temperature, sampling.top_p)
         };
         let revision = match &job.model.source {
-            bakeoff_model::ModelSource::Hub { revision, .. } => revision.clone(),
+            ModelSource::Hub { revision, .. } => revision.clone(),
             _ => String::new(),
         };
         let header: Vec<HeaderRow> = vec![
@@ -95,6 +93,7 @@ impl Parts<'_> {
         document::render(&job.model.display_id(), &header, &self.cell.prompt, &self.output.text)
     }
 
+    /// The record that points to the stored markdown.
     pub fn record(&self, metrics: Metrics, document: DocumentRef) -> MetricsRecord {
         let (job, cell, model) = (self.job, self.cell, self.model);
         let (sampling, effective) = (&self.output.sampling, &model.effective);
@@ -130,7 +129,7 @@ impl Parts<'_> {
                 weights_sha256: model.weights_sha256.clone(),
                 tokenizer_sha256: model.tokenizer_sha256.clone(),
                 template_sha256: model.template_sha256.clone(),
-                build: crate::cli::BUILD.into(),
+                build: BUILD.into(),
                 engine: effective.engine.into(),
                 dtype: job.engine.dtype.as_str().into(),
                 device: effective.device.clone(),
@@ -149,7 +148,7 @@ impl Parts<'_> {
                 host_cpu: bakeoff_engine::host::cpu_name(),
                 telemetry_note: self.telemetry_note.clone(),
             },
-            inter_token_ms: self.timing.inter_token_ms.clone(),
+            inter_token_ms: self.measured.inter_token_ms.clone(),
             mismatches: self.mismatches(),
             metrics,
         }
@@ -159,7 +158,7 @@ impl Parts<'_> {
         let model = self.model;
         MemoryFacts {
             planned_weight_bytes: model.planned_weight_bytes,
-            weight_bytes: model.footprint.weight_bytes,
+            weight_bytes: model.load.footprint.weight_bytes,
             planned_kv_bytes: model.planned_kv_bytes,
             kv_bytes: self.output.generation.kv_bytes,
             planned_workspace_bytes: model.planned_workspace_bytes,
@@ -168,23 +167,24 @@ impl Parts<'_> {
         }
     }
 
+    /// Figures that disagree with their plan, each as a sentence.
     fn mismatches(&self) -> Vec<String> {
         let memory = self.memory();
-        let above = |seen: u64, planned: u64| {
-            seen.saturating_sub(planned) as f64 > MEMORY_TOLERANCE * seen as f64
+        let above = |measured: u64, planned: u64| {
+            measured.saturating_sub(planned) as f64 > MEMORY_TOLERANCE * measured as f64
         };
-        let told = |what: &str, planned: u64, seen: u64| {
-            format!("{what}: {planned} bytes planned, {seen} bytes seen")
+        let sentence = |what: &str, planned: u64, measured: u64| {
+            format!("{what}: {planned} bytes planned, {measured} bytes measured")
         };
         let mut found = Vec::new();
-        let (planned, seen) = (memory.planned_weight_bytes, memory.weight_bytes);
-        if above(seen, planned) || above(planned, seen) {
-            found.push(told("weights", planned, seen));
+        let (planned, measured) = (memory.planned_weight_bytes, memory.weight_bytes);
+        if above(measured, planned) || above(planned, measured) {
+            found.push(sentence("weights", planned, measured));
         }
-        // Below its plan, which is for the longest sequence, it may be: candle-transformers' grows.
-        let (planned, seen) = (memory.planned_kv_bytes, memory.kv_bytes);
-        if above(seen, planned) {
-            found.push(told("key and value cache", planned, seen));
+        // It may stay below its plan, which is for the longest sequence: candle-transformers' grows.
+        let (planned, measured) = (memory.planned_kv_bytes, memory.kv_bytes);
+        if above(measured, planned) {
+            found.push(sentence("key and value cache", planned, measured));
         }
         found
     }

@@ -5,10 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bakeoff_engine::load::DeviceChoice;
 use bakeoff_proto::{names, telemetry};
 use nvml_wrapper::Nvml;
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
+
+use crate::host;
 
 const INTERVAL: Duration = Duration::from_millis(100);
 
@@ -19,6 +22,11 @@ pub enum Gpu {
 }
 
 impl Gpu {
+    /// The counters of a device that is used.
+    pub fn of(device: DeviceChoice) -> Self {
+        Self::open(device.gpu_index())
+    }
+
     /// `index` is `None` on a worker that runs on the CPU.
     pub fn open(index: Option<u32>) -> Self {
         let Some(index) = index else {
@@ -33,6 +41,7 @@ impl Gpu {
         }
     }
 
+    /// Why there are no counters, if there are none.
     pub fn note(&self) -> Option<String> {
         match self {
             Self::Nvml { .. } => None,
@@ -95,7 +104,7 @@ impl Gpu {
     }
 }
 
-/// A GPU's load for a dashboard, each figure as far as NVML tells it.
+/// A GPU's load for a dashboard, each figure as far as NVML reports it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct GpuLoad {
     pub used_bytes: Option<u64>,
@@ -133,6 +142,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
+    /// Samples on a thread of its own until [`Sampler::finish`].
     pub fn start(gpu: Arc<Gpu>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
@@ -144,8 +154,8 @@ impl Sampler {
                 samples.push(Sample {
                     at_s: started.elapsed().as_secs_f64(),
                     gpu: gpu.sample(),
-                    rss_bytes: rss_bytes(),
-                    cpu_s: cpu_seconds(),
+                    rss_bytes: host::rss_bytes(),
+                    cpu_s: host::cpu_seconds(),
                 });
                 if last {
                     return samples;
@@ -184,6 +194,7 @@ pub struct Summary {
 }
 
 impl Timeline {
+    /// Maxima, means and differences over the samples.
     pub fn summary(&self) -> Summary {
         let gpu = || self.samples.iter().map(|sample| sample.gpu);
         let gb = |bytes: u64| bytes as f64 / 1e9;
@@ -232,28 +243,6 @@ fn field(value: Option<impl ToString>) -> String {
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (sum, count) = values.fold((0.0, 0u32), |(sum, count), v| (sum + v, count + 1));
     (count > 0).then(|| sum / f64::from(count))
-}
-
-/// Resident set size of this process (Linux only).
-fn rss_bytes() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-    // SAFETY: `sysconf` reads a constant of the system.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    Some(pages * u64::try_from(page).ok()?)
-}
-
-/// User and system time of this process.
-fn cpu_seconds() -> f64 {
-    // SAFETY: all-zero bytes are a valid `rusage`, which is plain data.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is to a local of the right type.
-    let result = unsafe { libc::getrusage(libc::RUSAGE_SELF, &mut usage) };
-    if result != 0 {
-        return 0.0;
-    }
-    let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 / 1e6;
-    seconds(usage.ru_utime) + seconds(usage.ru_stime)
 }
 
 #[cfg(test)]

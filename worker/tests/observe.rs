@@ -155,11 +155,12 @@ async fn probes_and_metrics_tell_what_a_worker_does_from_start_to_drain() {
     worker.terminate();
     shown.until_ready_says(503, "\"draining\":true");
     proxy.set(Fault::None);
-    assert_eq!(worker.wait(LIMIT).code(), Some(0));
+    // As a worker that a signal stopped.
+    assert_eq!(worker.wait(LIMIT).code(), Some(4));
 }
 
 #[test]
-fn an_address_that_is_taken_is_told() {
+fn an_address_that_is_taken_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let refused = Command::new(env!("CARGO_BIN_EXE_worker"))

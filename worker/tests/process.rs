@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bakeoff_model::{Dtype, EngineSettings, GenerationSettings, ModelSource};
-use bakeoff_proto::{Attempt, CellId, Failure, FailureKind, Job, JobEvent, JobPhase, MetricsRecord, digest, names};
+use bakeoff_proto::{
+    Attempt, CellId, Failure, FailureKind, Job, JobEvent, JobPhase, MetricsRecord, digest, names,
+};
+use bakeoff_test_servers::{Fault, NatsServer, Program, Proxy, S3Server, free_ports, jobs};
 use bakeoff_transport::args::StoreArgs;
 use bakeoff_transport::queue::nats::NatsQueue;
 use bakeoff_transport::queue::{JobQueue, QueueSettings};
 use bakeoff_transport::store;
-use bakeoff_test_servers::{Fault, NatsServer, Program, Proxy, S3Server, jobs};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::ObjectStore;
@@ -22,6 +24,8 @@ use tempfile::TempDir;
 const LIMIT: Duration = Duration::from_secs(120);
 /// A lease that a test expects to lapse.
 const SHORT_LEASE: Duration = Duration::from_secs(1);
+/// The exit code of a worker that a signal stopped.
+const STOPPED: Option<i32> = Some(4);
 /// A lease that must not be what hands a job over.
 const LONG_LEASE: Duration = Duration::from_secs(600);
 
@@ -130,8 +134,8 @@ async fn next(events: &mut BoxStream<'static, JobEvent>) -> JobEvent {
     next.expect("an event comes").expect("the stream of events goes on")
 }
 
-/// Waits until a worker tells that it is in the first half of a measured cell (the warm-up asks for
-/// fewer tokens).
+/// Waits until a worker reports that it is in the first half of a measured cell (the warm-up asks
+/// for fewer tokens).
 async fn generating(events: &mut BoxStream<'static, JobEvent>, job: &Job, worker: &str) -> CellId {
     let measured = job.cells[0].generation.max_new_tokens;
     loop {
@@ -227,7 +231,7 @@ async fn sigterm_finishes_the_cell_and_hands_the_others_back() {
     let mut first = bench.worker("first");
     let cell = generating(&mut events, &job, "first").await;
     first.terminate();
-    assert_eq!(first.wait(LIMIT).code(), Some(0), "{}", first.stderr());
+    assert_eq!(first.wait(LIMIT).code(), STOPPED, "{}", first.stderr());
     assert!(bench.recorded(&job, &cell).await, "{}", first.stderr());
     let kept = bench.records(&job).await.len();
     assert!(kept < 3, "the test was too late to see anything handed back");
@@ -253,16 +257,16 @@ async fn a_second_signal_stops_at_the_next_token_and_hands_the_job_back() {
     let cell = bench.freeze_mid_cell(&job, &first, "first").await;
     first.terminate();
     first.thaw();
-    first.wait_for_stderr("Drain", LIMIT);
+    first.wait_for_stderr("stopping on a signal", LIMIT);
     first.interrupt();
-    assert_eq!(first.wait(LIMIT).code(), Some(0), "{}", first.stderr());
+    assert_eq!(first.wait(LIMIT).code(), STOPPED, "{}", first.stderr());
     assert!(!bench.recorded(&job, &cell).await, "the cell was finished all the same");
 
     let mut second = Program::start(bench.command("second").arg("--once"));
     assert_eq!(second.wait(LIMIT).code(), Some(0), "{}", second.stderr());
     let records = assert_each_cell_once(bench.objects.as_ref(), &[&job]).await;
     assert!(records.iter().any(|record| record.cell == cell && record.worker == "second"));
-    // A worker told to leave has not failed.
+    // A worker that is stopped has not failed.
     assert_eq!(bench.attempt(&job).await.unwrap().fruitless, 1);
 }
 
@@ -358,7 +362,7 @@ async fn a_broker_killed_and_restarted_costs_no_cell() {
     assert!(worker.is_running());
     assert_each_cell_once(bench.objects.as_ref(), &[&jobs[0], &jobs[1]]).await;
     worker.terminate();
-    assert_eq!(worker.wait(LIMIT).code(), Some(0), "{}", worker.stderr());
+    assert_eq!(worker.wait(LIMIT).code(), STOPPED, "{}", worker.stderr());
 }
 
 /// The store is cut off for longer than a lease, then takes what it is sent and loses the answers.
@@ -397,5 +401,30 @@ async fn a_store_that_is_away_and_then_loses_answers_costs_no_cell() {
     // The lease was kept through it all: nobody else was given the job.
     assert_eq!(bench.attempt(&job).await.unwrap().number, 1);
     worker.terminate();
-    assert_eq!(worker.wait(LIMIT).code(), Some(0), "{}", worker.stderr());
+    assert_eq!(worker.wait(LIMIT).code(), STOPPED, "{}", worker.stderr());
+}
+
+/// A controller that wants a worker here tells one that was stopped from one that has nothing to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_leaves_by_itself_ends_with_0_and_one_that_is_stopped_with_4() {
+    let bench = Bench::new(LONG_LEASE).await;
+    let mut idle = Program::start(bench.command("idle").args(["--idle-exit", "1"]));
+    assert_eq!(idle.wait(LIMIT).code(), Some(0), "{}", idle.stderr());
+
+    let mut waiting = bench.worker("waiting");
+    waiting.wait_for_stderr("serving the queue", LIMIT);
+    waiting.interrupt();
+    assert_eq!(waiting.wait(LIMIT).code(), STOPPED, "{}", waiting.stderr());
+
+    // While it still tries to connect.
+    let [port] = free_ports();
+    let mut connecting = Program::start(
+        Command::new(env!("CARGO_BIN_EXE_worker"))
+            .args(["run", "--nats", &format!("nats://127.0.0.1:{port}"), "--store", "memory:"])
+            .args(["--nats-connect-s", "600", "--health-addr", "127.0.0.1:0"])
+            .env("NO_COLOR", "1"),
+    );
+    connecting.wait_for_stderr("serving /healthz", LIMIT);
+    connecting.terminate();
+    assert_eq!(connecting.wait(LIMIT).code(), STOPPED, "{}", connecting.stderr());
 }

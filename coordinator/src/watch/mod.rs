@@ -235,7 +235,7 @@ impl<'a> Watch<'a> {
     async fn unserved(&mut self) -> Result<(Vec<JobId>, Option<String>), QueueError> {
         let open = self.queue.open_jobs(&self.plan.sweep.name).await?;
         // Of other sweeps too: their jobs may keep every worker busy.
-        let told = Some(self.queue.events_told().await?);
+        let told = Some(self.queue.event_count().await?);
         if self.events_told != told {
             self.events_told = told;
             self.heard = Instant::now();

@@ -198,7 +198,7 @@ async fn the_two_users_can_run_a_sweep() {
     worker.emit(&event(&first)).await.unwrap();
     let seen = timeout(SOON, events.next()).await.expect("the event arrives");
     assert_eq!(seen, Some(event(&first)));
-    assert_eq!(coordinator.events_told().await.unwrap(), 1);
+    assert_eq!(coordinator.event_count().await.unwrap(), 1);
 
     let mut cancelled = worker.watch_cancel(&sweep()).await.unwrap();
     coordinator.publish(&job("y")).await.unwrap();

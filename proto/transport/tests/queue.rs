@@ -203,14 +203,14 @@ async fn a_watcher_sees_the_latest_event_and_then_the_live_ones(queue: &dyn JobQ
         phase,
     };
     let old = JobPhase::Downloading { bytes: 1, total_bytes: None };
-    let told = queue.events_told().await.unwrap();
+    let told = queue.event_count().await.unwrap();
     queue.emit(&event(&jobs[0], old)).await.unwrap();
     queue.emit(&event(&jobs[0], JobPhase::WarmingUp)).await.unwrap();
     queue.emit(&event(&jobs[1], JobPhase::Done)).await.unwrap();
     // The broker stores events without being asked to confirm: a confirmed request after them
     // on the same connection says that they have arrived.
     queue.stats(&[]).await.unwrap();
-    assert_eq!(queue.events_told().await.unwrap(), told + 3);
+    assert_eq!(queue.event_count().await.unwrap(), told + 3);
     let mut events = queue.events(&sweep).await.unwrap();
     let mut latest = Vec::new();
     for _ in 0..2 {

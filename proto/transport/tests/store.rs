@@ -82,7 +82,7 @@ async fn wrong_settings_are_told(server: &S3Server) {
 
     let error =
         store::open(&wrong(S3Server::SECRET_ACCESS_KEY, "no-such-bucket")).await.unwrap_err();
-    assert!(matches!(error, StoreError::BucketMissing { .. }), "{error}");
+    assert!(matches!(error, StoreError::Missing { .. }), "{error}");
 }
 
 async fn a_lost_answer_is_resolved_by_reading_back(server: &S3Server) {

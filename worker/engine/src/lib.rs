@@ -15,6 +15,7 @@
 pub mod bandwidth;
 pub mod config;
 pub mod cpu;
+mod device_choice;
 pub mod engine;
 pub mod error;
 pub mod format;
@@ -30,5 +31,6 @@ pub mod source;
 pub mod stock;
 pub mod weights;
 
+pub use device_choice::UnknownDevice;
 pub use engine::{Engine, Footprint, Generation, Request, Sampling, TokenEvent};
 pub use error::EngineError;

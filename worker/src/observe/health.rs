@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::run::Stop;
+use crate::signals::Stop;
 
 const BEAT: Duration = Duration::from_secs(1);
 /// A runtime that ran no task for so long is taken for dead.
@@ -82,7 +82,7 @@ impl Health {
         store: Arc<dyn ObjectStore>,
         stop: watch::Receiver<Stop>,
     ) {
-        // Told once a process; a second call would change nothing.
+        // Set once a process; a second call would change nothing.
         let _ = self.served.set(Served { queue, store, stop });
     }
 

@@ -1,25 +1,16 @@
-//! Metrics in Prometheus's conventions: base units, `_total` for counters, label values that are stable names.
+//! Metrics in Prometheus's conventions: base units, `_total` for counters, label values that are
+//! stable names ([`super::labels`]).
 //!
-//! | metric | what |
-//! |---|---|
-//! | `bakeoff_jobs_total{outcome}` | deliveries that ended: `done`, `failed`, `cancelled`, `retried`, `handed_back`, `superseded`, `rejected` |
-//! | `bakeoff_cells_total{outcome}` | cells: `done`, `failed`, `discarded` (another attempt was faster) |
-//! | `bakeoff_job_redeliveries_total` | deliveries of a job that somebody had held before |
-//! | `bakeoff_job_phase{phase}` | 1 for the phase the worker is in, 0 for the others |
-//! | `bakeoff_lease_age_seconds` | since the broker last confirmed the lease in hand; 0 without a job |
-//! | `bakeoff_model_load_seconds{model}` | weights from storage to ready |
-//! | `bakeoff_ttft_seconds{model}`, `bakeoff_tpot_seconds{model}` | time to first token; mean time per output token, one observation a cell |
-//! | `bakeoff_tokens_generated_total{model}` | tokens of measured cells, as they come |
-//! | `bakeoff_store_retries_total` | writes and listings tried again because the store did not answer |
-//! | `bakeoff_gpu_memory_used_bytes{gpu}`, `bakeoff_gpu_utilization_ratio{gpu}`, `bakeoff_gpu_power_watts{gpu}`, `bakeoff_gpu_temperature_celsius{gpu}` | NVML at the time of the scrape; absent without a GPU |
-//! | `bakeoff_build_info{version,commit}` | always 1 |
+//! The metrics are listed with their meaning in [`Meters::catalogue`], from which
+//! deploy/CONFIGURATION.md is made. The generating thread touches them at every token, which is cheap;
+//! what NVML knows is asked for at the scrape.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bakeoff_proto::JobPhase;
-use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -27,65 +18,11 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use super::labels::{
+    CellOutcome, GpuLabel, JobOutcome, ModelLabel, OutcomeLabel, Phase, PhaseLabel,
+};
+use crate::build_id::BUILD;
 use crate::telemetry::Gpu;
-
-/// How a delivery ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JobOutcome {
-    Done,
-    Failed,
-    Cancelled,
-    /// Trouble that may pass: it is delivered again after a delay.
-    Retried,
-    /// The worker was told to stop.
-    HandedBack,
-    /// Another worker holds the job now.
-    Superseded,
-    /// The message was no job.
-    Rejected,
-}
-
-/// How a cell ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CellOutcome {
-    Done,
-    Failed,
-    /// Another attempt had recorded it.
-    Discarded,
-}
-
-/// What the worker does, as one label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Idle,
-    Claimed,
-    Downloading,
-    Loading,
-    WarmingUp,
-    Prefill,
-    Decoding,
-    Storing,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabel {
-    outcome: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PhaseLabel {
-    phase: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ModelLabel {
-    model: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct GpuLabel {
-    gpu: u32,
-}
 
 type PerModel = Family<ModelLabel, Histogram, fn() -> Histogram>;
 type PerGpu = Family<GpuLabel, Gauge<f64, AtomicU64>>;
@@ -160,7 +97,8 @@ impl Meters {
         register! {
             "bakeoff_jobs_total", "Deliveries of jobs that ended, by outcome", jobs;
             "bakeoff_cells_total", "Cells that ended, by outcome", cells;
-            "bakeoff_job_redeliveries_total", "Deliveries of a job that somebody had held before", redeliveries;
+            "bakeoff_job_redeliveries_total",
+                "Deliveries of a job that somebody had held before", redeliveries;
             "bakeoff_job_phase", "1 for the phase the worker is in", phases;
             "bakeoff_lease_age_seconds", "Since the broker last confirmed the lease in hand, 0 without a job", lease_age;
             "bakeoff_model_load_seconds", "Weights from storage to ready", load;
@@ -173,7 +111,7 @@ impl Meters {
             "bakeoff_gpu_power_watts", "Power drawn, by NVML", gpu_power;
             "bakeoff_gpu_temperature_celsius", "Temperature of the GPU, by NVML", gpu_temperature;
         }
-        let build = [("version", env!("CARGO_PKG_VERSION")), ("commit", crate::cli::BUILD)];
+        let build = [("version", env!("CARGO_PKG_VERSION")), ("commit", BUILD)];
         let help = "Always 1: version and commit of this worker";
         self.registry.register("bakeoff_build", help, Info::new(build.to_vec()));
         self.catalogue.push(("bakeoff_build_info", help));
@@ -285,87 +223,6 @@ fn tpot_buckets() -> Histogram {
         0.001, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.1,
         0.25, 0.5, 1.0,
     ])
-}
-
-impl JobOutcome {
-    const ALL: [Self; 7] = [
-        Self::Done,
-        Self::Failed,
-        Self::Cancelled,
-        Self::Retried,
-        Self::HandedBack,
-        Self::Superseded,
-        Self::Rejected,
-    ];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-            Self::Retried => "retried",
-            Self::HandedBack => "handed_back",
-            Self::Superseded => "superseded",
-            Self::Rejected => "rejected",
-        }
-    }
-}
-
-impl CellOutcome {
-    const ALL: [Self; 3] = [Self::Done, Self::Failed, Self::Discarded];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::Discarded => "discarded",
-        }
-    }
-}
-
-impl Phase {
-    const ALL: [Self; 8] = [
-        Self::Idle,
-        Self::Claimed,
-        Self::Downloading,
-        Self::Loading,
-        Self::WarmingUp,
-        Self::Prefill,
-        Self::Decoding,
-        Self::Storing,
-    ];
-
-    /// `None` for what is told of a job but is no state to be in.
-    fn of(phase: &JobPhase) -> Option<Self> {
-        Some(match phase {
-            JobPhase::Claimed { .. } => Self::Claimed,
-            JobPhase::Downloading { .. } => Self::Downloading,
-            JobPhase::Loading { .. } => Self::Loading,
-            JobPhase::WarmingUp => Self::WarmingUp,
-            JobPhase::Prefill { .. } => Self::Prefill,
-            JobPhase::Decoding { .. } => Self::Decoding,
-            JobPhase::Storing { .. } => Self::Storing,
-            JobPhase::CellDone { .. }
-            | JobPhase::CellFailed { .. }
-            | JobPhase::Retrying { .. }
-            | JobPhase::Done
-            | JobPhase::Failed { .. }
-            | JobPhase::Cancelled => return None,
-        })
-    }
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Claimed => "claimed",
-            Self::Downloading => "downloading",
-            Self::Loading => "loading",
-            Self::WarmingUp => "warming_up",
-            Self::Prefill => "prefill",
-            Self::Decoding => "decoding",
-            Self::Storing => "storing",
-        }
-    }
 }
 
 #[cfg(test)]

@@ -11,19 +11,20 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 
-use super::{Health, Meters};
+use super::health::Health;
+use super::meters::Meters;
 
-/// What Prometheus is told of the text, which is OpenMetrics.
+/// The content type of the metrics: OpenMetrics.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Why nothing is served.
+/// The address for probes and metrics cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot listen on {address} for probes and metrics ({reason}): choose another --health-addr"
+    "cannot listen on {address} for probes and metrics ({source}): choose another --health-addr"
 )]
 pub struct ListenError {
     pub address: SocketAddr,
-    pub reason: io::Error,
+    pub source: io::Error,
 }
 
 #[derive(Clone)]
@@ -32,16 +33,16 @@ struct Shown {
     meters: Arc<Meters>,
 }
 
-/// Starts to serve, until the process ends. Returns the address, whose port was chosen if 0 was asked for.
+/// Serves until the process ends. Returns the address, whose port was chosen if 0 was asked for.
 ///
 /// # Errors
-/// The address is taken, or is none of this machine's.
-pub fn start(
+/// The address is taken, or does not belong to this machine.
+pub fn serve_http(
     address: SocketAddr,
     health: Arc<Health>,
     meters: Arc<Meters>,
 ) -> Result<SocketAddr, ListenError> {
-    let fail = |reason| ListenError { address, reason };
+    let fail = |source| ListenError { address, source };
     let listener = TcpListener::bind(address).map_err(fail)?;
     listener.set_nonblocking(true).map_err(fail)?;
     let local = listener.local_addr().map_err(fail)?;

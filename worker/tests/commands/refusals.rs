@@ -201,7 +201,7 @@ fn values_out_of_range() {
     };
     refused(&mut tiny(&["--temperature=-1"]), 2, &["temperature = -1"]);
     refused(&mut tiny(&["--top-p", "1.5"]), 2, &["top_p = 1.5", "at most 1"]);
-    refused(&mut tiny(&["--device", "tpu"]), 2, &["`tpu` is no device", "cuda:N"]);
+    refused(&mut tiny(&["--device", "tpu"]), 2, &["unknown device `tpu`: expected auto, cpu or cuda:N"]);
     refused(&mut tiny(&["--dtype", "f16"]), 2, &["f16", "bf16, f32"]);
     refused(&mut tiny(&["--engine", "fused"]), 2, &["fused", "reference"]);
     refused(

@@ -1,10 +1,13 @@
 //! Logs to stderr, as text or JSON; and traces by OTLP, if a collector is named.
 //!
+//! - `otlp`: spans to a collector; [`trace_context`]: one trace a job, across the queue
+//! - `span_fields`: a line names each field once
+//!
 //! Both programs start both here, so that a job's spans look alike on either side of the queue.
 
-mod once;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod span_fields;
 pub mod trace_context;
 
 use std::io::IsTerminal;
@@ -55,8 +58,9 @@ pub fn start(service: &'static str, args: LogArgs, default_filter: &str) -> Logg
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    let subscriber =
-        tracing_subscriber::registry().with(lines.with_filter(filter)).with(once::Once);
+    let subscriber = tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(span_fields::HideRepeatedFields);
     #[cfg(feature = "otlp")]
     {
         let traces = otlp::start(service);

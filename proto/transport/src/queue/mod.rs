@@ -6,8 +6,13 @@
 //! - a delivery is a lease: without [`Delivery::progress`] it lapses and the job is delivered again;
 //! - acks do not fence: whoever works claims an attempt first ([`JobQueue::store_attempt`]).
 
+mod error;
 pub mod memory;
+mod message;
 pub mod nats;
+
+pub use error::QueueError;
+pub use message::MAX_JOB_BYTES;
 
 use std::time::Duration;
 
@@ -67,52 +72,6 @@ impl Default for QueueSettings {
     }
 }
 
-/// Why a queue operation failed. Errors are told apart by kind, never by text.
-#[derive(Debug, thiserror::Error)]
-pub enum QueueError {
-    #[error(
-        "no answer from the broker at {url}: {message}; check that it runs and that --nats is right"
-    )]
-    Unreachable { url: String, message: String },
-    #[error(
-        "the broker at {url} refused the credentials: {message}; check the credentials file, nkey or user"
-    )]
-    Unauthorized { url: String, message: String },
-    #[error("no secure connection to the broker at {url}: {message}")]
-    Tls { url: String, message: String },
-    #[error("the broker denied {operation}: {message}; the user's permissions lack it")]
-    Denied { operation: String, message: String },
-    #[error(
-        "{what} is {bytes} bytes, the broker takes at most {limit}: split the sweep with `cells_per_job`, or shorten its prompts"
-    )]
-    TooLarge { what: String, bytes: usize, limit: usize },
-    #[error(
-        "{what} does not exist on the broker: submit a sweep first, the coordinator creates it"
-    )]
-    Missing { what: String },
-    #[error("the lease is gone: the job was acked, ended or handed to another worker")]
-    LeaseLost,
-    #[error("another attempt was claimed meanwhile")]
-    Conflict,
-    #[error("the broker failed at {operation}: {message}")]
-    Other { operation: String, message: String },
-}
-
-impl QueueError {
-    /// Whether a setting, a credential or a sweep has to be changed: exit code 2 of both programs.
-    pub fn is_bad_input(&self) -> bool {
-        match self {
-            Self::Unreachable { .. }
-            | Self::Unauthorized { .. }
-            | Self::Tls { .. }
-            | Self::Denied { .. }
-            | Self::TooLarge { .. }
-            | Self::Missing { .. } => true,
-            Self::LeaseLost | Self::Conflict | Self::Other { .. } => false,
-        }
-    }
-}
-
 /// Both sides of the queue.
 #[async_trait]
 pub trait JobQueue: Send + Sync + 'static {
@@ -131,8 +90,8 @@ pub trait JobQueue: Send + Sync + 'static {
     /// Figures of these GPU classes; of all, if none is named.
     async fn stats(&self, classes: &[String]) -> Result<QueueStats, QueueError>;
 
-    /// Counts the events of all sweeps: as long as it grows, some worker is at work.
-    async fn events_told(&self) -> Result<u64, QueueError>;
+    /// Number of events ever sent, of all sweeps: as long as it grows, some worker is at work.
+    async fn event_count(&self) -> Result<u64, QueueError>;
 
     /// Events of a sweep: the latest of each job first, then as they come.
     async fn events(&self, sweep: &SweepName) -> Result<BoxStream<'static, JobEvent>, QueueError>;
@@ -148,8 +107,8 @@ pub trait JobQueue: Send + Sync + 'static {
 
     // --- the worker's side ---
 
-    /// The next job of one of these classes, waiting at most `wait`. On return, the broker has
-    /// already been told once that the job is in progress.
+    /// The next job of one of these classes, waiting at most `wait`. On return, its lease has been
+    /// renewed once.
     async fn pull(
         &self,
         classes: &[String],
@@ -203,20 +162,4 @@ pub trait Delivery: Send + Sync {
 
     /// Ends the job for good; `reason` appears in the broker's advisory.
     async fn term(&self, reason: &str) -> Result<(), QueueError>;
-}
-
-/// Largest job message, in bytes: NATS's default `max_payload`, which every queue here keeps.
-pub const MAX_JOB_BYTES: usize = 1 << 20;
-
-/// A job as it travels.
-fn encode(job: &Job) -> Result<Vec<u8>, QueueError> {
-    serde_json::to_vec(job).map_err(|error| QueueError::Other {
-        operation: format!("encoding job {}", job.id),
-        message: error.to_string(),
-    })
-}
-
-fn too_large(job: &Job, bytes: usize, limit: usize) -> QueueError {
-    let what = format!("job {} ({}, {} cells)", job.id, job.model.display_id(), job.cells.len());
-    QueueError::TooLarge { what, bytes, limit }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use object_store::{ObjectStore, PutMode, PutOptions, path::Path};
 
-use super::{StoreError, read};
+use super::error::StoreError;
+use super::objects::read;
 
 /// What became of a creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,78 +1,97 @@
 //! Why the object store did not do what it was asked, and what to do about it.
 
-use std::error::Error;
-
 use object_store::ObjectStore;
 
-/// Errors are told apart by kind; each message tells the next step.
+use crate::error::{BoxError, describe};
+
+/// An operation on the object store that failed. Told apart by kind; each message names the next
+/// step and holds the text of its source.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("`{url}` is no object store: {expected}")]
-    BadUrl { url: String, expected: String },
+    /// No store was named.
+    #[error("no object store: set --store (BAKEOFF_STORE) to {EXPECTED_URL}")]
+    NotSet,
+    /// The address of the store does not parse, or names a kind of store that is not supported.
+    #[error("invalid object store `{url}`: {expected}{}", cause(.source))]
+    BadUrl { url: String, expected: String, source: Option<BoxError> },
     #[error(
-        "{operation}: no answer from the object store {store}: {message}; check that it runs, --s3-endpoint (AWS_ENDPOINT_URL), and with a web identity its token and AWS_ENDPOINT_URL_STS"
+        "{operation}: no answer from the object store {store}: {}; check that it runs, \
+         --s3-endpoint (AWS_ENDPOINT_URL), and with a web identity its token and \
+         AWS_ENDPOINT_URL_STS",
+        describe(.source.as_ref())
     )]
-    Unreachable { store: String, operation: String, message: String },
+    Unreachable { store: String, operation: String, source: BoxError },
     #[error(
-        "{operation}: the object store {store} refused the credentials: {message}; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the web identity), and that they may read, list and write there"
+        "{operation}: the object store {store} refused the credentials: {}; check \
+         AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the web identity), and that they may \
+         read, list and write there",
+        describe(.source)
     )]
-    Denied { store: String, operation: String, message: String },
+    Denied { store: String, operation: String, source: object_store::Error },
     #[error(
-        "no credentials for the object store: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or a web identity); this machine's own role gave none either: {message}"
+        "no credentials for the object store: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or \
+         a web identity); this machine's own role gave none either: {source}"
     )]
-    NoCredentials { message: String },
-    #[error("the bucket of {store} does not exist: create it, or correct --store ({message})")]
-    BucketMissing { store: String, message: String },
-    #[error("the folder {path} cannot be used as a store: {message}; choose another with --store")]
-    Folder { path: String, message: String },
-    #[error("{operation} in {store}: {message}")]
-    Other { store: String, operation: String, message: String },
+    NoCredentials { source: Box<StoreError> },
+    #[error(
+        "{operation}: the bucket or folder of {store} does not exist: create it, or correct \
+         --store ({})",
+        describe(.source)
+    )]
+    Missing { store: String, operation: String, source: object_store::Error },
+    #[error(
+        "the folder {path} cannot be used as a store: {}; choose another with --store",
+        describe(.source.as_ref())
+    )]
+    Folder { path: String, source: BoxError },
+    #[error("{operation} in {store}: {}", describe(.source))]
+    Other { store: String, operation: String, source: object_store::Error },
+}
+
+/// The forms that the address of a store can have.
+pub(super) const EXPECTED_URL: &str = "s3://bucket[/prefix], file:///dir or a path";
+
+fn cause(source: &Option<BoxError>) -> String {
+    source.as_ref().map(|error| format!(": {}", describe(error.as_ref()))).unwrap_or_default()
 }
 
 impl StoreError {
-    /// Wraps an error of the object store library, once.
-    pub fn at(store: &dyn ObjectStore, operation: &str, error: object_store::Error) -> Self {
+    /// Wraps an error of the object store library, once. `operation` reads like "writing a/b".
+    ///
+    /// A missing object is no error of an operation that may find none: what is "not found" here is
+    /// the bucket or folder itself.
+    pub fn at(store: &dyn ObjectStore, operation: &str, source: object_store::Error) -> Self {
         let store = store.to_string();
         let operation = operation.to_owned();
-        let message = chain(&error);
-        match &error {
+        match source {
             object_store::Error::PermissionDenied { .. }
             | object_store::Error::Unauthenticated { .. } => {
-                Self::Denied { store, operation, message }
+                Self::Denied { store, operation, source }
             }
-            // S3 tells a missing bucket from a missing key by the code in the body of its answer.
-            object_store::Error::NotFound { .. } if message.contains("NoSuchBucket") => {
-                Self::BucketMissing { store, message }
-            }
+            object_store::Error::NotFound { .. } => Self::Missing { store, operation, source },
             object_store::Error::Generic { store: "S3", .. } => {
-                Self::Unreachable { store, operation, message }
+                Self::Unreachable { store, operation, source: source.into() }
             }
-            _ => Self::Other { store, operation, message },
+            _ => Self::Other { store, operation, source },
         }
     }
 
     /// Whether a setting or a credential has to be changed: exit code 2 of both programs.
     pub fn is_bad_input(&self) -> bool {
-        !matches!(self, Self::Other { .. })
+        match self {
+            Self::NotSet
+            | Self::BadUrl { .. }
+            | Self::Unreachable { .. }
+            | Self::Denied { .. }
+            | Self::NoCredentials { .. }
+            | Self::Missing { .. }
+            | Self::Folder { .. } => true,
+            Self::Other { .. } => false,
+        }
     }
 
     /// Whether the same call may succeed later without anybody changing a setting.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Other { .. })
     }
-}
-
-/// An error with its causes, each told once.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

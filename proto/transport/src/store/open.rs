@@ -13,9 +13,11 @@ use object_store::{
 };
 use url::Url;
 
-use super::StoreError;
+use super::error::{EXPECTED_URL, StoreError};
 use super::named::Named;
+use super::objects;
 use crate::args::StoreArgs;
+use crate::error::BoxError;
 
 /// Nothing Bakeoff stores takes longer than this to send.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -25,26 +27,23 @@ const FIRST_ANSWER: Duration = Duration::from_secs(15);
 /// A key that nobody writes: reading it tells whether the store answers, without a right to list.
 const PROBE_KEY: &str = ".bakeoff-probe";
 
-/// Opens the store and asks it one question, so that a wrong endpoint, secret or bucket is told now.
+/// Opens the store and asks it a question, so that a wrong endpoint, secret or bucket shows now.
 ///
 /// # Errors
 /// Each with the value at fault and the next step; an unreachable store within seconds.
 pub async fn open(args: &StoreArgs) -> Result<Arc<dyn ObjectStore>, StoreError> {
     let Some(url) = args.store.as_deref().map(str::trim).filter(|url| !url.is_empty()) else {
-        return Err(StoreError::BadUrl {
-            url: String::new(),
-            expected: "set --store (BAKEOFF_STORE) to s3://bucket[/prefix], file:///dir or a path"
-                .into(),
-        });
+        return Err(StoreError::NotSet);
     };
     if let Some(place) = url.strip_prefix("s3://") {
         let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
         let prefix = prefix.trim_matches('/');
         let store = s3(args, url, bucket, prefix)?;
         return match probe(store.as_ref()).await {
-            Ok(()) => Ok(store),
+            // A key that is not there does not say whether the bucket is.
+            Ok(()) => objects::can_list(store.as_ref(), PROBE_KEY).await.map(|()| store),
             Err(error) if error.is_transient() && !has_credentials(args) => {
-                Err(StoreError::NoCredentials { message: error.to_string() })
+                Err(StoreError::NoCredentials { source: error.into() })
             }
             Err(error) => Err(error),
         };
@@ -66,9 +65,13 @@ fn s3(
     bucket: &str,
     prefix: &str,
 ) -> Result<Arc<dyn ObjectStore>, StoreError> {
-    let bad = |expected: String| StoreError::BadUrl { url: url.to_owned(), expected };
+    let bad = |source: Option<BoxError>| StoreError::BadUrl {
+        url: url.to_owned(),
+        expected: "expected s3://bucket[/prefix]".into(),
+        source,
+    };
     if bucket.is_empty() {
-        return Err(bad("the bucket is missing: write s3://bucket[/prefix]".into()));
+        return Err(bad(Some("the bucket is missing".into())));
     }
     let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
     if let Some(endpoint) = &args.s3_endpoint {
@@ -102,11 +105,11 @@ fn s3(
         .with_client_options(client)
         .with_retry(retry)
         .build()
-        .map_err(|error| bad(error.to_string()))?;
+        .map_err(|error| bad(Some(error.into())))?;
     let (address, inner): (_, Arc<dyn ObjectStore>) = if prefix.is_empty() {
         (format!("s3://{bucket}"), Arc::new(store))
     } else {
-        let path = Path::parse(prefix).map_err(|error| bad(error.to_string()))?;
+        let path = Path::parse(prefix).map_err(|error| bad(Some(error.into())))?;
         (format!("s3://{bucket}/{prefix}"), Arc::new(PrefixStore::new(store, path)))
     };
     Ok(Arc::new(Named { address, inner }))
@@ -123,7 +126,7 @@ fn has_credentials(args: &StoreArgs) -> bool {
     args.static_credentials.is_some() || NAMES.iter().any(|name| std::env::var_os(name).is_some())
 }
 
-/// Reads a key that is not there: any other answer than "not there" is an error worth telling.
+/// Reads a key that is not there: any other answer than "not there" is an error.
 ///
 /// # Errors
 /// Why the store cannot be used at this moment.
@@ -133,35 +136,37 @@ pub async fn probe(store: &dyn ObjectStore) -> Result<(), StoreError> {
         return Err(StoreError::Unreachable {
             store: store.to_string(),
             operation: "opening".into(),
-            message: format!("nothing within {} s", FIRST_ANSWER.as_secs()),
+            source: format!("nothing within {} s", FIRST_ANSWER.as_secs()).into(),
         });
     };
-    let Err(error) = answer else { return Ok(()) };
-    let absent = matches!(error, object_store::Error::NotFound { .. });
-    match StoreError::at(store, "opening", error) {
-        StoreError::Other { .. } if absent => Ok(()),
-        error => Err(error),
+    match answer {
+        Ok(_) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+        Err(error) => Err(StoreError::at(store, "opening", error)),
     }
 }
 
 fn folder_path(url: &str) -> Result<PathBuf, StoreError> {
-    let bad = |expected: &str| StoreError::BadUrl { url: url.into(), expected: expected.into() };
+    let bad = |expected: String, source: Option<BoxError>| StoreError::BadUrl {
+        url: url.to_owned(),
+        expected,
+        source,
+    };
+    let expected = || "expected file:///absolute/folder".to_owned();
     if url.starts_with("file:") {
-        let parsed = Url::parse(url).map_err(|error| bad(&error.to_string()))?;
-        return parsed.to_file_path().map_err(|()| bad("write file:///absolute/folder"));
+        let parsed = Url::parse(url).map_err(|error| bad(expected(), Some(error.into())))?;
+        return parsed.to_file_path().map_err(|()| bad(expected(), None));
     }
     if let Some((scheme, _)) = url.split_once("://") {
-        return Err(bad(&format!(
-            "the scheme `{scheme}` is unknown: use s3://bucket[/prefix], file:///dir or a path"
-        )));
+        return Err(bad(format!("unknown scheme `{scheme}`: expected {EXPECTED_URL}"), None));
     }
     Ok(PathBuf::from(url))
 }
 
 fn folder(path: PathBuf) -> Result<Arc<dyn ObjectStore>, StoreError> {
-    let fail = |message: String| StoreError::Folder { path: path.display().to_string(), message };
-    std::fs::create_dir_all(&path).map_err(|error| fail(error.to_string()))?;
-    let store = LocalFileSystem::new_with_prefix(&path).map_err(|error| fail(error.to_string()))?;
+    let shown = path.display().to_string();
+    let fail = |source: BoxError| StoreError::Folder { path: shown.clone(), source };
+    std::fs::create_dir_all(&path).map_err(|error| fail(error.into()))?;
+    let store = LocalFileSystem::new_with_prefix(&path).map_err(|error| fail(error.into()))?;
     let inner = Arc::new(store.with_automatic_cleanup(false));
-    Ok(Arc::new(Named { address: path.display().to_string(), inner }))
+    Ok(Arc::new(Named { address: shown, inner }))
 }

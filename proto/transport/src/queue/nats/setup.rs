@@ -7,7 +7,7 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, Stor
 use async_nats::jetstream::{ErrorCode, kv};
 use bakeoff_proto::names;
 
-use super::broker::{Broker, chain, jetstream_code};
+use super::broker::{Broker, jetstream_code};
 use crate::queue::{QueueError, QueueSettings};
 
 /// Live events kept of one job: enough for a late watcher to see where it is.
@@ -63,13 +63,13 @@ fn events(settings: &QueueSettings) -> Config {
 
 async fn stream(broker: &Broker, config: Config) -> Result<(), QueueError> {
     let operation = format!("creating the stream {}", config.name);
-    let mark = format!(".{}", config.name);
+    let subject_part = format!(".{}", config.name);
     let create = broker.context.create_or_update_stream(config);
     broker
-        .unless_denied(&operation, &mark, create)
+        .unless_denied(&operation, &subject_part, create)
         .await?
         .map(|_| ())
-        .map_err(|error| broker.failed(&operation, &chain(&error)))
+        .map_err(|error| broker.failed(&operation, error))
 }
 
 async fn bucket(
@@ -79,7 +79,7 @@ async fn bucket(
     settings: &QueueSettings,
 ) -> Result<(), QueueError> {
     let operation = format!("creating the bucket {name}");
-    let mark = format!("KV_{name}");
+    let subject_part = format!("KV_{name}");
     let config = kv::Config {
         bucket: name.into(),
         history: 1,
@@ -89,17 +89,17 @@ async fn bucket(
         ..kv::Config::default()
     };
     let create = broker.context.create_key_value(config.clone());
-    match broker.unless_denied(&operation, &mark, create).await? {
+    match broker.unless_denied(&operation, &subject_part, create).await? {
         Ok(_) => return Ok(()),
         Err(error) if jetstream_code(&error) == Some(ErrorCode::STREAM_NAME_EXIST) => {}
-        Err(error) => return Err(broker.failed(&operation, &chain(&error))),
+        Err(error) => return Err(broker.failed(&operation, error)),
     }
     let update = broker.context.update_key_value(config);
     broker
-        .unless_denied(&operation, &mark, update)
+        .unless_denied(&operation, &subject_part, update)
         .await?
         .map(|_| ())
-        .map_err(|error| broker.failed(&operation, &chain(&error)))
+        .map_err(|error| broker.failed(&operation, error))
 }
 
 /// No `backoff` (it would replace `ack_wait`), no `inactive_threshold` (a queue without workers
@@ -128,5 +128,5 @@ async fn consumer(
         .unless_denied(&operation, &name, create)
         .await?
         .map(|_| ())
-        .map_err(|error| broker.failed(&operation, &chain(&error)))
+        .map_err(|error| broker.failed(&operation, error))
 }

@@ -5,10 +5,17 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError, Error};
 
-/// What a failed connection says about TLS; `None` if it failed for another reason.
-pub(super) fn refusal(error: &(dyn StdError + 'static)) -> Option<String> {
-    let error = find(error)?;
-    let advice = match error {
+/// What to check when the failure says no more.
+pub(super) const DEFAULT_ADVICE: &str = "check the certificates of broker and client";
+
+/// The TLS library's error behind a failed connection; `None` if it failed for another reason.
+pub(super) fn refusal(error: &(dyn StdError + 'static)) -> Option<Error> {
+    find(error).cloned()
+}
+
+/// The next step after a failed handshake.
+pub(super) fn advice(error: &Error) -> &'static str {
+    match error {
         // An authority that was made anew under its old name leaves a bad signature.
         Error::InvalidCertificate(
             CertificateError::UnknownIssuer | CertificateError::BadSignature,
@@ -26,15 +33,16 @@ pub(super) fn refusal(error: &(dyn StdError + 'static)) -> Option<String> {
             | AlertDescription::CertificateUnknown
             | AlertDescription::HandshakeFailure,
         ) => {
-            "the broker wants a client certificate that it knows: give --nats-cert and --nats-key (NATS_CERT, NATS_KEY)"
+            "the broker wants a client certificate that it knows: give --nats-cert and --nats-key \
+             (NATS_CERT, NATS_KEY)"
         }
-        Error::InvalidMessage(_) => "does the broker at this address speak TLS?",
-        _ => "check the certificates of broker and client",
-    };
-    Some(format!("{error}; {advice}"))
+        Error::InvalidMessage(_) => "check that the broker at this address speaks TLS",
+        _ => DEFAULT_ADVICE,
+    }
 }
 
-/// The TLS library's error, wherever in the chain of causes it is. An I/O error hides it from `source`.
+/// The TLS library's error, wherever in the chain of causes it is. An I/O error hides it from
+/// `source`.
 fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
     let mut current = Some(error);
     while let Some(cause) = current {

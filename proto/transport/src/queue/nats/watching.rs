@@ -9,7 +9,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::sync::{mpsc, watch};
 
-use super::broker::{Broker, chain};
+use super::broker::Broker;
 use crate::queue::QueueError;
 
 /// Pause before a broken stream is opened again.
@@ -88,8 +88,8 @@ async fn open_events(
     let consumer = broker
         .unless_denied(operation, "CONSUMER.CREATE", create)
         .await?
-        .map_err(|error| broker.failed(operation, &chain(&error)))?;
-    consumer.messages().await.map_err(|error| broker.failed(operation, &chain(&error)))
+        .map_err(|error| broker.failed(operation, error))?;
+    consumer.messages().await.map_err(|error| broker.failed(operation, error))
 }
 
 /// Follows a sweep's key until nobody listens any more.
@@ -103,7 +103,7 @@ pub(super) async fn cancellation(
     let current = broker
         .unless_denied(operation, names::CONTROL_BUCKET, bucket.get(key.clone()))
         .await?
-        .map_err(|error| broker.failed(operation, &chain(&error)))?;
+        .map_err(|error| broker.failed(operation, error))?;
     let (sender, receiver) = watch::channel(current.is_some());
     let mut returns = broker.returns();
     // The first watch is opened here, so that a missing permission is the caller's to know.

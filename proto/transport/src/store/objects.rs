@@ -1,0 +1,74 @@
+//! Plain operations on objects by key, with our errors.
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, path::Path};
+
+use super::error::StoreError;
+
+/// An object's bytes, or `None` if it does not exist.
+///
+/// # Errors
+/// The store gave no answer or refused to read.
+pub async fn read(store: &dyn ObjectStore, key: &str) -> Result<Option<Bytes>, StoreError> {
+    let wrap = |error| StoreError::at(store, &format!("reading {key}"), error);
+    match store.get(&Path::from(key)).await {
+        Ok(found) => Ok(Some(found.bytes().await.map_err(wrap)?)),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(wrap(error)),
+    }
+}
+
+/// Whether an object exists.
+///
+/// # Errors
+/// The store gave no answer or refused to look.
+pub async fn exists(store: &dyn ObjectStore, key: &str) -> Result<bool, StoreError> {
+    match store.head(&Path::from(key)).await {
+        Ok(_) => Ok(true),
+        Err(object_store::Error::NotFound { .. }) => Ok(false),
+        Err(error) => Err(StoreError::at(store, &format!("looking for {key}"), error)),
+    }
+}
+
+/// Writes an object, whatever was there.
+///
+/// # Errors
+/// The store gave no answer or refused to write.
+pub async fn write(store: &dyn ObjectStore, key: &str, bytes: Bytes) -> Result<(), StoreError> {
+    let wrap = |error| StoreError::at(store, &format!("writing {key}"), error);
+    store.put(&Path::from(key), bytes.into()).await.map(|_| ()).map_err(wrap)
+}
+
+/// Removes an object; one that does not exist is not an error.
+///
+/// # Errors
+/// The store gave no answer or refused to remove.
+pub async fn remove(store: &dyn ObjectStore, key: &str) -> Result<(), StoreError> {
+    match store.delete(&Path::from(key)).await {
+        Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+        Err(error) => Err(StoreError::at(store, &format!("removing {key}"), error)),
+    }
+}
+
+/// Everything below a folder, in the order of the keys.
+///
+/// # Errors
+/// The store gave no answer or refused to list.
+pub async fn list(store: &dyn ObjectStore, folder: &str) -> Result<Vec<ObjectMeta>, StoreError> {
+    let wrap = |error| StoreError::at(store, &format!("listing {folder}/"), error);
+    let mut found: Vec<_> =
+        store.list(Some(&Path::from(folder))).try_collect().await.map_err(wrap)?;
+    found.sort_by(|a, b| a.location.cmp(&b.location));
+    Ok(found)
+}
+
+/// Asks for the first object below a folder. One that holds nothing is as good as another; a bucket
+/// that does not exist is an error.
+///
+/// # Errors
+/// The store gave no answer or refused to list, or does not exist.
+pub(super) async fn can_list(store: &dyn ObjectStore, folder: &str) -> Result<(), StoreError> {
+    let first = store.list(Some(&Path::from(folder))).next().await;
+    first.transpose().map(|_| ()).map_err(|error| StoreError::at(store, "opening", error))
+}
