@@ -6,7 +6,7 @@ use bakeoff_engine::format::{Formatter, Prompt};
 use bakeoff_engine::load::{self, DeviceChoice, LoadOptions, Loaded};
 use bakeoff_engine::source::{self, SourceOptions};
 use bakeoff_engine::{Engine, EngineError, Request};
-use bakeoff_model::settings::LoadFormat;
+use bakeoff_model::LoadFormat;
 use bakeoff_proto::{Cell, FailureKind, Job};
 
 use crate::metrics::LoadFacts;

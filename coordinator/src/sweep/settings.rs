@@ -1,6 +1,6 @@
 //! `[generation]`, `[engine]` and `[queue]`, and the same settings as overrides of one model.
 
-use bakeoff_model::settings::LoadFormat;
+use bakeoff_model::LoadFormat;
 use bakeoff_model::{Dtype, EngineKind, EngineSettings, GenerationSettings, SamplingSource};
 use bakeoff_proto::{names};
 

@@ -1,5 +1,6 @@
 //! What is known of models and GPUs before anything runs. Pure data and pure functions: no I/O.
 //!
+//! - [`vocabulary`]: the words that files, flags and labels share, each an enum
 //! - [`settings`]: how to generate and on which engine, as the sweep fixes it
 //! - [`spec`]: which model, from where, formatted how
 //! - [`shape`]: a model's sizes from its `config.json`, and what follows from them
@@ -9,9 +10,9 @@ pub mod ledger;
 pub mod settings;
 pub mod shape;
 pub mod spec;
+pub mod vocabulary;
 
-pub use settings::{
-    Dtype, EngineKind, EngineSettings, GenerationSettings, LoadFormat, SamplingSource,
-};
+pub use settings::{EngineSettings, GenerationSettings};
 pub use shape::{Architecture, ModelShape, ShapeError};
-pub use spec::{Format, ModelSource, ModelSpec, Thinking};
+pub use spec::{ModelSource, ModelSpec};
+pub use vocabulary::{Dtype, EngineKind, Format, LoadFormat, SamplingSource, Thinking};

@@ -1,18 +1,10 @@
-//! How to generate and on which engine, as the sweep fixes it. Everything here is part of a cell's identity.
+//! How to generate and on which engine, as the sweep fixes it. All of it is part of a cell's
+//! identity.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Where sampling parameters that the sweep leaves open come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum SamplingSource {
-    /// Bakeoff's defaults: the same for every model.
-    #[default]
-    Sweep,
-    /// The model's own `generation_config.json`.
-    Model,
-}
+use crate::vocabulary::{Dtype, EngineKind, LoadFormat, SamplingSource};
 
 /// Sampling and length. `None` means that the sweep left it open (see [`SamplingSource`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -47,67 +39,6 @@ impl Default for GenerationSettings {
             sampling: SamplingSource::Sweep,
         }
     }
-}
-
-/// Which implementation of the forward pass generates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum EngineKind {
-    /// Fused where it can run, reference elsewhere.
-    #[default]
-    Auto,
-    /// Plain candle operations on any device and dtype.
-    Reference,
-    /// Our CUDA kernels in one graph, BF16.
-    Fused,
-    /// candle-transformers' own models: what a user would write without Bakeoff.
-    Stock,
-}
-
-impl EngineKind {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Reference => "reference",
-            Self::Fused => "fused",
-            Self::Stock => "stock",
-        }
-    }
-}
-
-/// The number format of weights and activations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Dtype {
-    #[default]
-    Bf16,
-    F32,
-}
-
-impl Dtype {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Bf16 => "bf16",
-            Self::F32 => "f32",
-        }
-    }
-
-    pub fn bytes(self) -> u64 {
-        match self {
-            Self::Bf16 => 2,
-            Self::F32 => 4,
-        }
-    }
-}
-
-/// Where weights come from: the checkpoint, or random numbers of the checkpoint's shape.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LoadFormat {
-    #[default]
-    Safetensors,
-    /// Random weights: right for measuring speed, meaningless as text.
-    Dummy,
 }
 
 /// The engine's settings. Those that a kernel ignores read `n/a` in the record.

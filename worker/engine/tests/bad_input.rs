@@ -10,7 +10,7 @@ use bakeoff_engine::{
     load::{DeviceChoice, LoadOptions, Loaded, load},
     source::{ModelFiles, WeightFiles},
 };
-use bakeoff_model::{Dtype, EngineKind, EngineSettings, settings::LoadFormat};
+use bakeoff_model::{Dtype, EngineKind, EngineSettings, LoadFormat};
 use bakeoff_proto::{FailureKind, FinishReason};
 use half::bf16;
 use safetensors::{Dtype as Stored, SafeTensors, tensor::TensorView};
