@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bakeoff_proto::names;
 use bakeoff_transport::queue::JobQueue;
 use bakeoff_transport::queue::memory::MemoryQueue;
-use bakeoff_worker::cli::gpu_index;
 use bakeoff_worker::engine_models::{DeviceChoice, EngineModels};
-use bakeoff_worker::run::{Stop, WorkerConfig, serve};
+use bakeoff_worker::serve::{WorkerConfig, serve};
+use bakeoff_worker::signals::Stop;
 use bakeoff_worker::telemetry::Gpu;
 use object_store::ObjectStore;
 use tokio::sync::watch;
@@ -27,7 +27,7 @@ where
 {
     let queue: Arc<dyn JobQueue> = Arc::new(MemoryQueue::new());
     let (stop, stopped) = watch::channel(Stop::No);
-    let gpu = Arc::new(Gpu::open(gpu_index(device)));
+    let gpu = Arc::new(Gpu::of(device));
     let classes = vec![names::ANY_CLASS.to_owned(), gpu.class()];
     let models = Arc::new(EngineModels::new(device));
     let name = format!("local-{}", std::process::id());

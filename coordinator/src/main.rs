@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use bakeoff_coordinator::commands::Cli;
 use bakeoff_coordinator::error;
+use bakeoff_transport::error::describe;
 use bakeoff_transport::logging;
 use clap::Parser;
 
@@ -16,7 +17,7 @@ async fn main() -> ExitCode {
     match cli.command.execute().await {
         Ok(ending) => ExitCode::from(ending.code()),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", describe(error.as_ref()));
             ExitCode::from(error::code(&error))
         }
     }

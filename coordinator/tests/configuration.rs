@@ -33,7 +33,7 @@ type Shared = BTreeMap<String, (Vec<String>, Vec<String>)>;
 fn reference() -> String {
     let mut text = HEAD.to_owned();
     let mut shared = Shared::new();
-    for program in [Cli::command(), bakeoff_worker::cli::command()] {
+    for program in [Cli::command(), bakeoff_worker::commands::command_line()] {
         let name = program.get_name().to_owned();
         write!(text, "\n## {name}\n\n{}.\n", about(&program)).unwrap();
         table(&mut text, program.get_arguments().filter(|arg| !is_builtin(arg)).map(row).collect());
@@ -148,7 +148,7 @@ fn every_variable_that_the_sources_name_is_in_the_reference() {
     let name = Regex::new(r#""((?:BAKEOFF|NATS|AWS|HF|OTEL)_[A-Z0-9_]+)""#).unwrap();
     let reference = reference();
     let mut seen = 0;
-    for folder in ["coordinator/src", "worker/src", "worker/engine/src", "worker/transport/src"] {
+    for folder in ["coordinator/src", "worker/src", "worker/engine/src", "proto/transport/src"] {
         for (path, text) in sources(&repository().join(folder)) {
             // The commit is the build's to set; the tests' cache is no user's.
             for found in name.captures_iter(&text).map(|captures| captures[1].to_owned()) {
@@ -195,7 +195,7 @@ fn both_programs_complete_in_every_shell() {
     use clap_complete::Shell;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::PowerShell, Shell::Elvish] {
         for (mut command, word) in
-            [(Cli::command(), "collect"), (bakeoff_worker::cli::command(), "--health-addr")]
+            [(Cli::command(), "collect"), (bakeoff_worker::commands::command_line(), "--health-addr")]
         {
             let mut script = Vec::new();
             let name = command.get_name().to_owned();

@@ -361,8 +361,8 @@ def workers_drain(topology):
         topology.processes.running[name].send_signal(signal.SIGTERM)
     for name in WORKERS:
         code = topology.processes.running[name].wait(timeout=60)
-        expect(code == 0, f"{name} ended with {code} after SIGTERM:\n{topology.processes.log(name)[-2000:]}")
-    return "exit code 0 after SIGTERM"
+        expect(code == 4, f"{name} ended with {code} after SIGTERM:\n{topology.processes.log(name)[-2000:]}")
+    return "exit code 4 after SIGTERM"
 
 
 def main():

@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 
 use bakeoff_engine::format::{Formatter, Prompt};
-use bakeoff_engine::load::{self, DeviceChoice, LoadOptions, Loaded};
+pub use bakeoff_engine::load::DeviceChoice;
+use bakeoff_engine::load::{self, LoadOptions, Loaded};
 use bakeoff_engine::source::{self, SourceOptions};
 use bakeoff_engine::{Engine, EngineError, Request};
 use bakeoff_model::LoadFormat;

@@ -43,7 +43,7 @@ pub struct RunArgs {
     queue: QueueArgs,
     /// Without --nats: auto, cpu or cuda:N; auto is the first GPU, if this build can use one and one is there
     #[cfg(feature = "embedded")]
-    #[arg(long, env = "BAKEOFF_DEVICE", default_value = "auto", value_parser = bakeoff_worker::cli::parse_device)]
+    #[arg(long, env = "BAKEOFF_DEVICE", default_value = "auto")]
     device: bakeoff_worker::engine_models::DeviceChoice,
     /// Print one JSON object at the end
     #[arg(long)]

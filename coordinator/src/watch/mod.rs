@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bakeoff_proto::{JobEvent, JobId, JobPhase, names};
+use bakeoff_transport::error::describe;
 use bakeoff_transport::queue::{JobQueue, QueueError, QueueSettings};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -315,7 +316,7 @@ impl<'a> Watch<'a> {
                 "{lost} of the jobs were neither queued nor done; {} published again",
                 outcome.published
             )),
-            Err(error) => self.display.warn(&format!("{error:#}")),
+            Err(error) => self.display.warn(&describe(error.as_ref())),
         }
     }
 }
