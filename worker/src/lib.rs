@@ -2,8 +2,8 @@
 //!
 //! Layout:
 //! - [`commands`]: the command line, one file a command
-//! - [`serve`]: `worker run`'s loop: pull → claim → open the model → generate cell by cell → store →
-//!   acknowledge
+//! - [`serve`]: `worker run`'s loop: pull → claim → open the model → generate cell by cell → store
+//!   → acknowledge
 //! - [`model`]: a model that answers prompts, as the loop sees it; [`engine_models`]: that, by the
 //!   engine
 //! - [`metrics`], [`record`]: from time stamps to figures, from figures to the stored documents

@@ -38,9 +38,11 @@ pub fn measure(
     let gb = |bytes: u64| bytes as f64 / 1e9;
     let tokens = generation.token_ids.len();
     let bytes_per_token = bytes_per_token(generation, prompt_tokens, load);
-    let roofline_pct = timing.decode_tok_s.zip(bytes_per_token).zip(load.read_bandwidth_gb_s).map(
-        |((tok_s, bytes), gb_s)| roofline_pct(tok_s, bytes, gb_s),
-    );
+    let roofline_pct = timing
+        .decode_tok_s
+        .zip(bytes_per_token)
+        .zip(load.read_bandwidth_gb_s)
+        .map(|((tok_s, bytes), gb_s)| roofline_pct(tok_s, bytes, gb_s));
     let itl = |share| percentile(&timing.inter_token_ms, share);
     let metrics = Metrics {
         flash_attn: generation.flash_attn,
@@ -75,11 +77,7 @@ pub fn roofline_pct(decode_tok_s: f64, bytes_per_token: f64, read_bandwidth_gb_s
 
 /// Bytes read per decoded token at the mean length: weights, and the cache of the prompt and half
 /// of what followed.
-fn bytes_per_token(
-    generation: &Generation,
-    prompt_tokens: usize,
-    load: &LoadFacts,
-) -> Option<f64> {
+fn bytes_per_token(generation: &Generation, prompt_tokens: usize, load: &LoadFacts) -> Option<f64> {
     let mean_length = prompt_tokens as f64 + generation.token_ids.len() as f64 / 2.0;
     let cache = load.footprint.kv_bytes_per_token as f64 * mean_length;
     Some(generation.weight_bytes_per_token + cache).filter(|bytes| *bytes > 0.0)

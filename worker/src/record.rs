@@ -181,7 +181,8 @@ impl CellResult<'_> {
         if above(measured, planned) || above(planned, measured) {
             found.push(sentence("weights", planned, measured));
         }
-        // It may stay below its plan, which is for the longest sequence: candle-transformers' grows.
+        // It may stay below its plan, which is for the longest sequence: candle-transformers'
+        // grows.
         let (planned, measured) = (memory.planned_kv_bytes, memory.kv_bytes);
         if above(measured, planned) {
             found.push(sentence("key and value cache", planned, measured));

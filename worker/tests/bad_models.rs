@@ -1,5 +1,5 @@
-//! A queue of jobs whose models cannot be used, among them one that can: each bad one leaves a failure with
-//! its kind and the next step, at the first attempt, and the good one is done.
+//! A queue of jobs whose models cannot be used, among them one that can: each bad one leaves a
+//! failure with its kind and the next step, at the first attempt, and the good one is done.
 
 // Each test binary uses its own part of this.
 #[allow(dead_code)]
@@ -14,10 +14,10 @@ use std::time::Duration;
 use bakeoff_engine::load::DeviceChoice;
 use bakeoff_model::{Dtype, EngineSettings, GenerationSettings, ModelSource};
 use bakeoff_proto::{Cell, Failure, FailureKind, Job, MetricsRecord, SweepName, names};
+use bakeoff_test_servers::jobs;
 use bakeoff_transport::queue::memory::MemoryQueue;
 use bakeoff_transport::queue::{JobQueue, QueueSettings};
 use bakeoff_transport::store;
-use bakeoff_test_servers::jobs;
 use bakeoff_worker::engine_models::EngineModels;
 use bakeoff_worker::serve::{WorkerConfig, serve};
 use bakeoff_worker::signals::Stop;
@@ -58,7 +58,8 @@ async fn each_bad_model_fails_its_cells_and_no_others() {
         |folder: &Path| fs::remove_file(folder.join("tokenizer.json")).expect("removed");
     let long = format!("{} ", words(&golden_json("qwen2")["long_ids"])).repeat(2);
     use FailureKind as Kind;
-    // The model, its first prompt and length, the failure, words of its message, the cells it fails.
+    // The model, its first prompt and length, the failure, words of its message, the cells it
+    // fails.
     let whole = || numbered("qwen2");
     let bad = [
         (

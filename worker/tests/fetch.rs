@@ -27,13 +27,13 @@ fn a_model_is_fetched_through_a_broken_transfer_and_then_served_offline() {
     let hub = Hub::start(State { drop_after: Some(100_000), ..State::default() });
     let fetched = worker(&hub, &["fetch", "--json", "owner/model"], &[]);
     assert!(fetched.status.success(), "{}", text(&fetched.stderr));
-    let told: serde_json::Value = serde_json::from_slice(&fetched.stdout).expect("JSON");
-    assert_eq!((&told["model"], &told["commit"]), (&"owner/model".into(), &COMMIT.into()));
-    assert!(told["download_s"].as_f64().is_some());
-    let folder = std::path::Path::new(told["folder"].as_str().expect("a folder"));
+    let printed: serde_json::Value = serde_json::from_slice(&fetched.stdout).expect("JSON");
+    assert_eq!((&printed["model"], &printed["commit"]), (&"owner/model".into(), &COMMIT.into()));
+    assert!(printed["download_s"].as_f64().is_some());
+    let folder = std::path::Path::new(printed["folder"].as_str().expect("a folder"));
     assert!(folder.starts_with(hub.home.path()), "{}", folder.display());
     assert_eq!(std::fs::read(folder.join("model.safetensors")).expect("weights"), hub.weights);
-    assert!(text(&fetched.stderr).contains("owner/model: "), "progress is told");
+    assert!(text(&fetched.stderr).contains("owner/model: "), "progress is printed");
     let resumed = || {
         let state = hub.state.lock().expect("state");
         state.requests.iter().any(|request| request.ends_with("from 100000"))

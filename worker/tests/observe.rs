@@ -1,5 +1,5 @@
-//! What a worker shows while it works: `/healthz`, `/readyz` and `/metrics` of a real process, scraped
-//! during a sweep, through outages of store and broker, to the drain.
+//! What a worker shows while it works: `/healthz`, `/readyz` and `/metrics` of a real process,
+//! scraped during a sweep, through outages of store and broker, to the drain.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use bakeoff_model::{EngineSettings, GenerationSettings, ModelSource};
 use bakeoff_proto::{Job, MetricsRecord, names};
-use bakeoff_transport::queue::nats::NatsQueue;
-use bakeoff_transport::queue::{JobQueue, QueueSettings};
-use bakeoff_transport::store;
 use bakeoff_test_servers::{
     Fault, NatsServer, Program, Proxy, S3Server, free_ports, jobs, wait_until,
 };
+use bakeoff_transport::queue::nats::NatsQueue;
+use bakeoff_transport::queue::{JobQueue, QueueSettings};
+use bakeoff_transport::store;
 use object_store::ObjectStore;
 
 const LIMIT: Duration = Duration::from_secs(60);

@@ -404,7 +404,8 @@ async fn a_store_that_is_away_and_then_loses_answers_costs_no_cell() {
     assert_eq!(worker.wait(LIMIT).code(), STOPPED, "{}", worker.stderr());
 }
 
-/// A controller that wants a worker here tells one that was stopped from one that has nothing to do.
+/// A controller that wants a worker here tells one that was stopped from one that has nothing to
+/// do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_leaves_by_itself_ends_with_0_and_one_that_is_stopped_with_4() {
     let bench = Bench::new(LONG_LEASE).await;

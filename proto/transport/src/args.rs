@@ -11,7 +11,8 @@ use percent_encoding::percent_decode_str;
 #[derive(Clone, Default, Args)]
 #[command(next_help_heading = "Broker")]
 pub struct NatsArgs {
-    /// NATS server, such as nats://host:4222 or tls://user:password@host:4222; several are separated by commas
+    /// NATS server, such as nats://host:4222 or tls://user:password@host:4222; several are
+    /// separated by commas
     #[arg(long, env = "NATS_URL", hide_env_values = true, value_name = "URL")]
     pub nats: Option<String>,
 
@@ -42,8 +43,8 @@ pub struct NatsArgs {
     #[arg(long, env = "NATS_KEY", value_name = "FILE", requires = "nats_cert")]
     pub nats_key: Option<PathBuf>,
 
-    /// What the subjects of the broker's answers begin with [default: _INBOX]; a user who may listen
-    /// to its own answers only needs its own
+    /// What the subjects of the broker's answers begin with [default: _INBOX]; a user who may
+    /// listen to its own answers only needs its own
     #[arg(long, env = "NATS_INBOX_PREFIX", value_name = "PREFIX")]
     pub nats_inbox: Option<String>,
 

@@ -1,5 +1,6 @@
-//! Environment variables that are nobody's option but everybody's convention: libraries read them, and
-//! an operator expects them to work. Options name their own variables; together they are the whole list.
+//! Environment variables that are no option but a convention: libraries read them,
+//! and an operator expects them to work. Options name their own variables; together they are the
+//! whole list.
 
 /// A variable and what it does.
 pub type Variable = (&'static str, &'static str);
@@ -11,7 +12,8 @@ pub const STANDARD: &[(&str, &[Variable])] = &[
         &[
             (
                 "RUST_LOG",
-                "What is logged, such as `debug` or `bakeoff_worker=trace,info` [default: `info` for the worker, `warn` for the coordinator]",
+                "What is logged, such as `debug` or `bakeoff_worker=trace,info` [default: `info` for \
+                 the worker, `warn` for the coordinator]",
             ),
             ("NO_COLOR", "Log lines without colours"),
             (

@@ -11,16 +11,16 @@ use std::time::Duration;
 use async_nats::{Client, ConnectOptions, Event, ServerError};
 use bakeoff_model::{EngineSettings, GenerationSettings, ModelSource};
 use bakeoff_proto::{Attempt, AttemptId, Job, JobEvent, JobPhase, SweepName};
+use bakeoff_test_servers::{NatsServer, jobs, until};
 use bakeoff_transport::args::NatsArgs;
 use bakeoff_transport::queue::nats::NatsQueue;
 use bakeoff_transport::queue::{JobQueue, Published, QueueError, QueueSettings};
-use bakeoff_test_servers::{NatsServer, jobs, until};
 use futures::StreamExt;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-/// Within this time a refusal must be told. A request that nobody answers takes ten seconds.
+/// Within this time a refusal must show. A request that nobody answers takes ten seconds.
 const PROMPTLY: Duration = Duration::from_secs(3);
 const SOON: Duration = Duration::from_secs(10);
 
@@ -98,9 +98,9 @@ impl Deployed {
         (coordinator, self.queue(User::Worker).await)
     }
 
-    /// A bare client of a user, with what the broker tells it.
+    /// A bare client of a user, with what the broker refuses it.
     async fn client(&self, user: User) -> (Client, mpsc::UnboundedReceiver<String>) {
-        let (sender, told) = mpsc::unbounded_channel();
+        let (sender, violations) = mpsc::unbounded_channel();
         let seed = std::fs::read_to_string(self.file(&format!("{}.nk", user.name()))).unwrap();
         let options = ConnectOptions::new()
             .nkey(seed.trim().to_owned())
@@ -114,7 +114,7 @@ impl Deployed {
                 }
                 async {}
             });
-        (options.connect(self.url()).await.unwrap(), told)
+        (options.connect(self.url()).await.unwrap(), violations)
     }
 }
 
@@ -203,11 +203,11 @@ async fn the_two_users_can_run_a_sweep() {
     let mut cancelled = worker.watch_cancel(&sweep()).await.unwrap();
     coordinator.publish(&job("y")).await.unwrap();
     coordinator.cancel(&sweep()).await.unwrap();
-    timeout(SOON, cancelled.wait_for(|now| *now)).await.expect("told in time").unwrap();
+    timeout(SOON, cancelled.wait_for(|now| *now)).await.expect("in time").unwrap();
     held.ack().await.unwrap();
     assert!(coordinator.open_jobs(&sweep()).await.unwrap().is_empty());
     coordinator.clear_cancel(&sweep()).await.unwrap();
-    timeout(SOON, cancelled.wait_for(|now| !*now)).await.expect("told in time").unwrap();
+    timeout(SOON, cancelled.wait_for(|now| !*now)).await.expect("in time").unwrap();
 
     coordinator.publish(&job("z")).await.unwrap();
     let back = worker.pull(&classes(), SOON).await.unwrap().expect("another job");
@@ -222,7 +222,7 @@ async fn denied<T: std::fmt::Debug>(
     operation: impl Future<Output = Result<T, QueueError>>,
 ) {
     let outcome = timeout(PROMPTLY, operation).await;
-    match outcome.unwrap_or_else(|_| panic!("{subject}: nothing was told within {PROMPTLY:?}")) {
+    match outcome.unwrap_or_else(|_| panic!("{subject}: no refusal within {PROMPTLY:?}")) {
         Err(error @ QueueError::Denied { .. }) => {
             let message = error.to_string();
             assert!(message.contains(subject), "{subject} is not in: {message}");
@@ -233,7 +233,7 @@ async fn denied<T: std::fmt::Debug>(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_is_told_that_it_is_no_coordinator() {
+async fn a_worker_may_not_do_what_a_coordinator_does() {
     let deployed = Deployed::start();
     let (coordinator, worker) = deployed.queues().await;
     let queued = job("x");
@@ -255,7 +255,7 @@ async fn a_worker_is_told_that_it_is_no_coordinator() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_coordinator_is_told_that_it_is_no_worker() {
+async fn a_coordinator_may_not_do_what_a_worker_does() {
     let deployed = Deployed::start();
     let (coordinator, worker) = deployed.queues().await;
     let queued = job("x");
@@ -340,15 +340,15 @@ async fn whoever_holds_a_seed_can_do_no_more_than_its_user() {
         (User::Worker, A_WORKER_MAY_NOT_PUBLISH.as_slice(), User::Coordinator),
         (User::Coordinator, A_COORDINATOR_MAY_NOT_PUBLISH.as_slice(), User::Worker),
     ] {
-        let (client, mut told) = deployed.client(user).await;
+        let (client, mut violations) = deployed.client(user).await;
         for subject in NO_USER_MAY_PUBLISH.iter().chain(publish) {
             client.publish(*subject, "{}".into()).await.unwrap();
-            refused(user, &mut told, "Publish", subject).await;
+            refused(user, &mut violations, "Publish", subject).await;
         }
         let inbox = format!("{}.>", other.inbox());
         for subject in NO_USER_MAY_SUBSCRIBE.into_iter().chain([inbox.as_str()]) {
             let subscription = client.subscribe(subject.to_owned()).await.unwrap();
-            refused(user, &mut told, "Subscription", subject).await;
+            refused(user, &mut violations, "Subscription", subject).await;
             drop(subscription);
         }
     }
@@ -358,11 +358,11 @@ async fn whoever_holds_a_seed_can_do_no_more_than_its_user() {
 
 async fn refused(
     user: User,
-    told: &mut mpsc::UnboundedReceiver<String>,
+    violations: &mut mpsc::UnboundedReceiver<String>,
     deed: &str,
     subject: &str,
 ) {
-    let message = timeout(PROMPTLY, told.recv()).await;
+    let message = timeout(PROMPTLY, violations.recv()).await;
     let message = message.unwrap_or_else(|_| panic!("{user:?} may use {subject}")).unwrap();
     let expected = format!("Permissions Violation for {deed} to \"{subject}\"");
     assert!(message.contains(&expected), "{user:?} at {subject}: {message}");
@@ -370,7 +370,7 @@ async fn refused(
 
 /// The inbox is subscribed once, and the broker says only once that it may not be.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_cannot_hear_answers_is_told_what_to_set() {
+async fn a_user_who_cannot_receive_answers_learns_what_to_set() {
     let deployed = Deployed::start();
     let (coordinator, _) = deployed.queues().await;
     coordinator.publish(&job("x")).await.unwrap();
@@ -385,7 +385,7 @@ async fn a_user_who_cannot_hear_answers_is_told_what_to_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_are_refused_at_once_and_told_why() {
+async fn strangers_are_refused_at_once_with_the_reason() {
     let deployed = Deployed::start();
     let connect = |args: NatsArgs| async move {
         let outcome = timeout(SOON, NatsQueue::connect(&args)).await;
@@ -405,7 +405,8 @@ async fn strangers_are_refused_at_once_and_told_why() {
     let other_authority = connect(NatsArgs { nats_ca: strange_ca, ..known.clone() }).await;
     assert!(other_authority.to_string().contains("certificate"), "{other_authority}");
 
-    // A client that is told nothing of TLS learns of it from the broker, and trusts no unknown authority.
+    // A client that is not set to use TLS learns of it from the broker, and trusts no unknown
+    // authority.
     let plain = format!("nats://127.0.0.1:{}", deployed.server.port());
     let plain = connect(NatsArgs { nats: Some(plain), nats_ca: None, ..known }).await;
     assert!(plain.to_string().contains("certificate"), "{plain}");

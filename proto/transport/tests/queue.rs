@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use bakeoff_model::{EngineSettings, GenerationSettings, ModelSource};
 use bakeoff_proto::{Attempt, AttemptId, Job, JobEvent, JobPhase, SweepName};
+use bakeoff_test_servers::{NatsServer, jobs};
 use bakeoff_transport::queue::memory::MemoryQueue;
 use bakeoff_transport::queue::nats::NatsQueue;
 use bakeoff_transport::queue::{
     Delivery, JobQueue, Published, QueueError, QueueSettings, Revision,
 };
-use bakeoff_test_servers::{NatsServer, jobs};
 use futures::StreamExt;
 
 const ACK_WAIT: Duration = Duration::from_secs(1);
@@ -175,8 +175,8 @@ async fn a_cancelled_sweep_leaves_the_queue(queue: &dyn JobQueue) {
     queue.cancel(&gone).await.unwrap();
     assert!(queue.is_cancelled(&gone).await.unwrap());
     assert!(!queue.is_cancelled(&stays).await.unwrap());
-    let told = tokio::time::timeout(SOON, cancelled.wait_for(|now| *now)).await;
-    assert!(told.is_ok_and(|told| told.is_ok()), "the holder was not told");
+    let noticed = tokio::time::timeout(SOON, cancelled.wait_for(|now| *now)).await;
+    assert!(noticed.is_ok_and(|noticed| noticed.is_ok()), "the holder did not notice");
     held.term("cancelled").await.unwrap();
     assert!(queue.open_jobs(&gone).await.unwrap().is_empty());
     assert!(*queue.watch_cancel(&gone).await.unwrap().borrow());
@@ -187,7 +187,7 @@ async fn a_cancelled_sweep_leaves_the_queue(queue: &dyn JobQueue) {
     queue.clear_cancel(&gone).await.unwrap();
     assert!(!queue.is_cancelled(&gone).await.unwrap());
     let lifted = tokio::time::timeout(SOON, cancelled.wait_for(|now| !*now)).await;
-    assert!(lifted.is_ok_and(|lifted| lifted.is_ok()), "the lifting was not told");
+    assert!(lifted.is_ok_and(|lifted| lifted.is_ok()), "the lifting was not noticed");
 }
 
 async fn a_watcher_sees_the_latest_event_and_then_the_live_ones(queue: &dyn JobQueue) {
@@ -203,14 +203,14 @@ async fn a_watcher_sees_the_latest_event_and_then_the_live_ones(queue: &dyn JobQ
         phase,
     };
     let old = JobPhase::Downloading { bytes: 1, total_bytes: None };
-    let told = queue.event_count().await.unwrap();
+    let before = queue.event_count().await.unwrap();
     queue.emit(&event(&jobs[0], old)).await.unwrap();
     queue.emit(&event(&jobs[0], JobPhase::WarmingUp)).await.unwrap();
     queue.emit(&event(&jobs[1], JobPhase::Done)).await.unwrap();
     // The broker stores events without being asked to confirm: a confirmed request after them
     // on the same connection says that they have arrived.
     queue.stats(&[]).await.unwrap();
-    assert_eq!(queue.event_count().await.unwrap(), told + 3);
+    assert_eq!(queue.event_count().await.unwrap(), before + 3);
     let mut events = queue.events(&sweep).await.unwrap();
     let mut latest = Vec::new();
     for _ in 0..2 {
@@ -239,7 +239,8 @@ async fn a_message_over_one_mebibyte_is_refused(queue: &dyn JobQueue) {
     assert!(error.to_string().contains("cells_per_job"), "{error}");
 }
 
-/// Consumers that live in the broker's memory are gone with it; nobody who follows may have to notice.
+/// Consumers that live in the broker's memory are gone with it; nobody who follows may have to
+/// notice.
 #[tokio::test(flavor = "multi_thread")]
 async fn events_and_cancellations_are_followed_through_a_restart_of_the_broker() {
     let mut server = NatsServer::start();
@@ -266,8 +267,8 @@ async fn events_and_cancellations_are_followed_through_a_restart_of_the_broker()
     let other = NatsQueue::connect(&server.args()).await.unwrap();
     other.cancel(&sweep).await.unwrap();
     other.emit(&event(JobPhase::Cancelled)).await.unwrap();
-    let told = tokio::time::timeout(SOON, cancelled.wait_for(|now| *now)).await;
-    assert!(told.is_ok_and(|told| told.is_ok()), "the cancellation was not told in time");
+    let noticed = tokio::time::timeout(SOON, cancelled.wait_for(|now| *now)).await;
+    assert!(noticed.is_ok_and(|noticed| noticed.is_ok()), "the cancellation was not noticed in time");
     let next = tokio::time::timeout(SOON, events.next()).await.expect("the event comes in time");
     assert_eq!(next.unwrap(), event(JobPhase::Cancelled));
 }

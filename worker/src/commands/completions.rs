@@ -3,8 +3,7 @@
 use clap::Args;
 use clap_complete::Shell;
 
-const AFTER_HELP: &str =
-    "Example:\n  worker completions bash > /etc/bash_completion.d/worker";
+const AFTER_HELP: &str = "Example:\n  worker completions bash > /etc/bash_completion.d/worker";
 
 /// Print a completion script for a shell
 #[derive(Debug, Args)]

@@ -299,8 +299,8 @@ fn report(
     let optional =
         |value: Option<f64>| value.map_or("n/a".to_owned(), |value| format!("{value:.1}"));
     eprintln!(
-        "{} prompt tokens, {} tokens ({}; {} thinking), {:.2} s, {:.1} tok/s; first token {:.0} ms, \
-         decode {} tok/s ({} % of the memory's bound); loaded in {:.2} s",
+        "{} prompt tokens, {} tokens ({}; {} thinking), {:.2} s, {:.1} tok/s; \
+         first token {:.0} ms, decode {} tok/s ({} % of the memory's bound); loaded in {:.2} s",
         metrics.prompt_tokens,
         metrics.tokens_generated,
         finish_reason.as_str(),

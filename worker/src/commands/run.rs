@@ -16,11 +16,11 @@ use super::device::DeviceArgs;
 use crate::engine_models::EngineModels;
 use crate::error::CommandError;
 use crate::exit::Exit;
+use crate::host;
 use crate::observe::{self, Health, Meters};
 use crate::serve::{Leave, WorkerConfig, serve};
 use crate::signals;
 use crate::telemetry::Gpu;
-use crate::host;
 
 const AFTER_HELP: &str = "\
 Examples:

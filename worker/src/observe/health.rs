@@ -1,8 +1,8 @@
 //! Whether the runtime lives, and whether the worker can take jobs.
 //!
-//! Alive means that the runtime still runs its tasks; a model that loads for minutes or a broker that
-//! is gone for an hour is no reason to kill the process. Ready means that a job could be taken, done
-//! and stored now.
+//! Alive means that the runtime still runs its tasks; a model that loads for minutes or a broker
+//! that is gone for an hour is no reason to kill the process. Ready means that a job could be
+//! taken, done and stored now.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};

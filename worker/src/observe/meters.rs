@@ -2,8 +2,8 @@
 //! stable names ([`super::labels`]).
 //!
 //! The metrics are listed with their meaning in [`Meters::catalogue`], from which
-//! deploy/CONFIGURATION.md is made. The generating thread touches them at every token, which is cheap;
-//! what NVML knows is asked for at the scrape.
+//! deploy/CONFIGURATION.md is made. The generating thread touches them at every token, which is
+//! cheap; what NVML knows is asked for at the scrape.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -100,14 +100,17 @@ impl Meters {
             "bakeoff_job_redeliveries_total",
                 "Deliveries of a job that somebody had held before", redeliveries;
             "bakeoff_job_phase", "1 for the phase the worker is in", phases;
-            "bakeoff_lease_age_seconds", "Since the broker last confirmed the lease in hand, 0 without a job", lease_age;
+            "bakeoff_lease_age_seconds",
+                "Since the broker last confirmed the lease in hand, 0 without a job", lease_age;
             "bakeoff_model_load_seconds", "Weights from storage to ready", load;
             "bakeoff_ttft_seconds", "Time to the first token, one observation a cell", ttft;
             "bakeoff_tpot_seconds", "Mean time per output token, one observation a cell", tpot;
             "bakeoff_tokens_generated_total", "Tokens of measured cells", tokens;
-            "bakeoff_store_retries_total", "Operations tried again because the object store did not answer", store_retries;
+            "bakeoff_store_retries_total",
+                "Operations tried again because the object store did not answer", store_retries;
             "bakeoff_gpu_memory_used_bytes", "Device memory in use, by NVML", gpu_memory;
-            "bakeoff_gpu_utilization_ratio", "Share of the last sample period in which a kernel ran, by NVML", gpu_utilization;
+            "bakeoff_gpu_utilization_ratio",
+                "Share of the last sample period in which a kernel ran, by NVML", gpu_utilization;
             "bakeoff_gpu_power_watts", "Power drawn, by NVML", gpu_power;
             "bakeoff_gpu_temperature_celsius", "Temperature of the GPU, by NVML", gpu_temperature;
         }

@@ -1,5 +1,5 @@
-//! `/healthz`, `/readyz` and `/metrics`, on a thread and a runtime of their own: they answer however
-//! busy, or stuck, the worker's runtime is.
+//! `/healthz`, `/readyz` and `/metrics`, on a thread and a runtime of their own: they answer
+//! however busy, or stuck, the worker's runtime is.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -52,8 +52,8 @@ impl Running<'_> {
         self.progress.halted().or_else(|| self.progress.draining().then_some(Halt::HandBack))
     }
 
-    /// A few tokens of the first cell, never counted. A cell that cannot be generated says so in its
-    /// own turn.
+    /// A few tokens of the first cell, never counted. A cell that cannot be generated says so in
+    /// its own turn.
     pub(super) async fn warm_up(
         &self,
         model: Box<dyn Model>,

@@ -49,7 +49,7 @@ impl Worker {
         let job: Job = match serde_json::from_slice(delivery.payload()) {
             Ok(job) => job,
             Err(error) => {
-                tracing::error!(%error, "a message that does not parse as a job is removed from the queue");
+                tracing::error!(%error, "a message that is not a job is removed from the queue");
                 let reason = "the message is not a job of a known version";
                 settle(delivery.as_ref(), End::Term(reason)).await;
                 self.config.meters.job_ended(JobOutcome::Rejected);

@@ -22,8 +22,8 @@ use crate::record::CellResult;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Tries a write until it succeeds, the error is one that waiting does not cure, or the job is halted.
-/// Each try counts as movement, so that the lease is kept through an outage.
+/// Tries a write until it succeeds, the error is one that waiting does not cure, or the job is
+/// halted. Each try counts as movement, so that the lease is kept through an outage.
 pub(super) async fn through_outages<'a, T>(
     progress: &Progress,
     what: &str,

@@ -1,4 +1,4 @@
-//! What `worker doctor` tells, and its exit code.
+//! What `worker doctor` reports, and its exit code.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -10,8 +10,8 @@ use crate::loopback_hub::{Hub, TOKEN};
 use crate::{path, ran, worker};
 
 /// One line of the report: health and detail.
-fn line(told: &Value, what: &str) -> (String, String) {
-    let findings = told["findings"].as_array().expect("findings");
+fn line(report: &Value, what: &str) -> (String, String) {
+    let findings = report["findings"].as_array().expect("findings");
     let finding = findings.iter().find(|finding| finding["what"] == what).expect(what);
     let text = |field: &str| finding[field].as_str().expect("a text").to_owned();
     (text("health"), text("detail"))
@@ -25,8 +25,8 @@ fn examine(args: &[&str], variables: &[(&str, &str)], healthy: bool) -> Value {
     serde_json::from_str(&ran.stdout).expect("one JSON object")
 }
 
-fn expect(told: &Value, what: &str, health: &str, words: &[&str]) {
-    let (found, detail) = line(told, what);
+fn expect(report: &Value, what: &str, health: &str, words: &[&str]) {
+    let (found, detail) = line(report, what);
     assert_eq!(found, health, "{what}: {detail}");
     for word in words {
         assert!(detail.contains(word), "`{word}` is missing in {what}: {detail}");
@@ -47,8 +47,8 @@ fn a_machine_for_which_nothing_was_asked_is_well() {
     ] {
         assert!(ran.stdout.lines().any(|line| line.starts_with(start)), "{start}: {}", ran.stdout);
     }
-    let told = examine(&[], &[], true);
-    expect(&told, "model cache", "not_asked", &["/nowhere/hub does not exist", "HF_HOME"]);
+    let report = examine(&[], &[], true);
+    expect(&report, "model cache", "not_asked", &["/nowhere/hub does not exist", "HF_HOME"]);
 }
 
 #[test]
@@ -71,8 +71,8 @@ fn a_hub_is_asked_with_the_token_of_the_machine() {
     expect(&refused, "hub", "broken", &[&hub.endpoint, "refuses the token", "set HF_TOKEN"]);
     assert!(!refused.to_string().contains("hf_other"), "{refused}");
     let no_hub = format!("{}/nothing/here", hub.endpoint);
-    let told = with(&[("HF_ENDPOINT", &no_hub)], false);
-    expect(&told, "hub", "broken", &["HTTP status 404", "HF_ENDPOINT must be"]);
+    let report = with(&[("HF_ENDPOINT", &no_hub)], false);
+    expect(&report, "hub", "broken", &["HTTP status 404", "HF_ENDPOINT must be"]);
     let asked = hub.requests().len();
     expect(&with(&[("HF_HUB_OFFLINE", "1")], true), "hub", "not_asked", &["HF_HUB_OFFLINE"]);
     assert_eq!(hub.requests().len(), asked, "offline asks nobody");
@@ -84,12 +84,12 @@ fn a_hub_that_says_nothing_is_given_up_soon() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let endpoint = format!("http://{}", silent.local_addr().expect("an address"));
     let started = Instant::now();
-    let told = examine(&[], &[("HF_HUB_OFFLINE", "0"), ("HF_ENDPOINT", &endpoint)], false);
-    expect(&told, "hub", "broken", &[&endpoint, "does not answer", "HF_HUB_OFFLINE=1"]);
+    let report = examine(&[], &[("HF_HUB_OFFLINE", "0"), ("HF_ENDPOINT", &endpoint)], false);
+    expect(&report, "hub", "broken", &[&endpoint, "does not answer", "HF_HUB_OFFLINE=1"]);
     assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
     drop(silent);
-    let told = examine(&[], &[("HF_HUB_OFFLINE", "0"), ("HF_ENDPOINT", &endpoint)], false);
-    expect(&told, "hub", "broken", &["does not answer", "check the network"]);
+    let report = examine(&[], &[("HF_HUB_OFFLINE", "0"), ("HF_ENDPOINT", &endpoint)], false);
+    expect(&report, "hub", "broken", &["does not answer", "check the network"]);
 }
 
 #[test]
@@ -108,21 +108,21 @@ fn every_line_that_fails_says_what_to_do() {
         ("HF_ENDPOINT", &s3),
         ("HF_HOME", path(file.path())),
     ];
-    let told = examine(&args, &variables, false);
-    expect(&told, "nats", "broken", &[&gone, "check that it runs"]);
-    expect(&told, "store", "broken", &["results", "check that it runs"]);
-    expect(&told, "gpu", "broken", &["NVML", "NVIDIA driver", "nvidia.com/gpu"]);
-    expect(&told, "hub", "broken", &[&s3, "check the network"]);
-    expect(&told, "model cache", "broken", &[path(file.path()), "make the folder writable"]);
+    let report = examine(&args, &variables, false);
+    expect(&report, "nats", "broken", &[&gone, "check that it runs"]);
+    expect(&report, "store", "broken", &["results", "check that it runs"]);
+    expect(&report, "gpu", "broken", &["NVML", "NVIDIA driver", "nvidia.com/gpu"]);
+    expect(&report, "hub", "broken", &[&s3, "check the network"]);
+    expect(&report, "model cache", "broken", &[path(file.path()), "make the folder writable"]);
     let lines = ran(worker(&[&["doctor"], &args[..]].concat()).envs(variables));
     assert_eq!(lines.stdout.matches("FAIL  ").count(), 5, "{}", lines.stdout);
 }
 
 #[test]
-fn a_broker_and_a_store_that_answer_are_told() {
+fn a_broker_and_a_store_that_answer_are_reported() {
     let server = NatsServer::start();
     let folder = tempfile::tempdir().expect("a folder");
-    let told = examine(&["--nats", &server.url(), "--store", path(folder.path())], &[], true);
-    expect(&told, "nats", "works", &["nats-server 2."]);
-    expect(&told, "store", "works", &[path(folder.path())]);
+    let report = examine(&["--nats", &server.url(), "--store", path(folder.path())], &[], true);
+    expect(&report, "nats", "works", &["nats-server 2."]);
+    expect(&report, "store", "works", &[path(folder.path())]);
 }

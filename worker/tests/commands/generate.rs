@@ -28,12 +28,12 @@ fn tiny(args: &[&str]) -> Value {
 #[test]
 fn the_text_goes_to_stdout_and_the_figures_to_stderr() {
     let args = ["--prompt", "Reverse a list.", "--greedy", "--max-new-tokens", "40"];
-    let told = generate(&[&TINY[..], &args].concat());
+    let printed = generate(&[&TINY[..], &args].concat());
     let answer = tiny(&args);
-    assert_eq!(told.stdout, format!("{}\n", answer["text"].as_str().expect("a text")));
+    assert_eq!(printed.stdout, format!("{}\n", answer["text"].as_str().expect("a text")));
     let tokens = answer["metrics"]["tokens_generated"].as_u64().expect("a count");
     for figure in [&format!(", {tokens} tokens (")[..], " tok/s; first token ", "loaded in "] {
-        assert!(told.stderr.contains(figure), "{}", told.stderr);
+        assert!(printed.stderr.contains(figure), "{}", printed.stderr);
     }
 }
 
@@ -188,7 +188,8 @@ fn dummy_weights_need_no_weights() {
 
 #[test]
 fn without_a_limit_the_context_is_the_limit() {
-    // The first example of the help text: this model's context is shorter than the usual 4096 tokens.
+    // The first example of the help text: this model's context is shorter than the usual 4096
+    // tokens.
     let args = ["--model", "builtin:tiny-qwen3", "--prompt", "def is_palindrome(text):"];
     assert!(!generate(&args).stdout.is_empty());
     let (folder, ids) = (numbered("qwen2"), words(&golden_json("qwen2")["short_ids"]));

@@ -1,7 +1,7 @@
 //! The commands that need no queue, as a user runs them: output, messages and exit codes.
 //!
 //! - `generate`: what a generation prints; `refusals`: what it says when it cannot
-//! - `doctor`: the machine, the broker, the store and the hub, told
+//! - `doctor`: the machine, the broker, the store and the hub
 //! - `models`: folders with models, whole and spoiled
 
 mod doctor;

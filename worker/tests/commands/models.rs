@@ -17,8 +17,8 @@ pub fn golden_json(case: &str) -> Value {
     serde_json::from_slice(&fs::read(path).expect("golden.json")).expect("JSON")
 }
 
-/// A golden checkpoint with a tokenizer whose tokens are the numbers of their ids, so that a prompt is
-/// a list of ids.
+/// A golden checkpoint with a tokenizer whose tokens are the numbers of their ids, so that a prompt
+/// is a list of ids.
 pub fn numbered(case: &str) -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let source = engine().join("goldens/models").join(case);

@@ -1,4 +1,5 @@
-//! What `worker generate` says when it cannot: the value at fault, the next step, and the exit code.
+//! What `worker generate` says when it cannot: the value at fault, the next step, and the exit
+//! code.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::process::CommandExt;
@@ -19,8 +20,8 @@ fn refused(command: &mut Command, code: i32, words: &[&str]) {
     for word in words {
         assert!(ran.stderr.contains(word), "`{word}` is missing in: {}", ran.stderr);
     }
-    let told = ran.stderr.lines().filter(|line| line.starts_with("error: ")).count();
-    assert_eq!(told, 1, "told once: {}", ran.stderr);
+    let printed = ran.stderr.lines().filter(|line| line.starts_with("error: ")).count();
+    assert_eq!(printed, 1, "printed once: {}", ran.stderr);
 }
 
 /// `generate` with a short prompt and these arguments.
@@ -176,7 +177,7 @@ fn a_tokenizer_or_template_that_cannot_be_used() {
 }
 
 #[test]
-fn lengths_that_do_not_fit_are_told_before_the_weights_are_read() {
+fn lengths_that_do_not_fit_are_refused_before_the_weights_are_read() {
     let folder = spoiled(|folder| cut(&weights(folder), 0));
     let model = ["--model", path(folder.path())];
     let asked = |args: &[&str]| worker(&[&["generate"], &model[..], args].concat());
@@ -201,7 +202,11 @@ fn values_out_of_range() {
     };
     refused(&mut tiny(&["--temperature=-1"]), 2, &["temperature = -1"]);
     refused(&mut tiny(&["--top-p", "1.5"]), 2, &["top_p = 1.5", "at most 1"]);
-    refused(&mut tiny(&["--device", "tpu"]), 2, &["unknown device `tpu`: expected auto, cpu or cuda:N"]);
+    refused(
+        &mut tiny(&["--device", "tpu"]),
+        2,
+        &["unknown device `tpu`: expected auto, cpu or cuda:N"],
+    );
     refused(&mut tiny(&["--dtype", "f16"]), 2, &["f16", "bf16, f32"]);
     refused(&mut tiny(&["--engine", "fused"]), 2, &["fused", "reference"]);
     refused(
@@ -225,10 +230,10 @@ fn a_prompt_file_that_cannot_be_read() {
     refused(&mut worker(&["generate", "--model", "builtin:tiny-qwen3"]), 2, &["--prompt"]);
 }
 
-/// The limit on a file's size stands in for a full disk: the write that hits it fails in the same place,
-/// and it needs no privilege.
+/// The limit on a file's size stands in for a full disk: the write that hits it fails in the same
+/// place, and it needs no privilege.
 #[test]
-fn a_disk_that_fills_during_a_download_is_told_and_what_came_is_kept() {
+fn a_disk_that_fills_during_a_download_is_reported_and_what_came_is_kept() {
     const ROOM: u64 = 100_000;
     let (folder, home) = (numbered("qwen2"), tempfile::tempdir().expect("a folder"));
     let hub = Hub::of_folder(folder.path());

@@ -20,7 +20,7 @@ pub struct Script {
     /// Fails the generation of this prompt.
     pub bad_prompt: Option<(String, FailureKind)>,
     pub token_pause: Duration,
-    /// Freezes at this token of every measured cell, whatever it is told.
+    /// Freezes at this token of every measured cell, whatever it is asked.
     pub hangs_at: Option<u32>,
     pub opened: Arc<AtomicU32>,
     pub generated: Arc<AtomicU32>,

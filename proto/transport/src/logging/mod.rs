@@ -47,8 +47,8 @@ pub struct Logging {
     _traces: Option<otlp::Traces>,
 }
 
-/// Starts logs and traces of this process. `RUST_LOG` chooses what is logged, else `default_filter`;
-/// traces hold our own spans whatever it says.
+/// Starts logs and traces of this process. `RUST_LOG` chooses what is logged, else
+/// `default_filter`; traces hold our own spans whatever it says.
 pub fn start(service: &'static str, args: LogArgs, default_filter: &str) -> Logging {
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filter));

@@ -42,7 +42,8 @@ where
         Ok(exporter) => exporter,
         Err(error) => {
             eprintln!(
-                "warning: no traces are sent: {error}; check OTEL_EXPORTER_OTLP_ENDPOINT, such as http://collector:4318"
+                "warning: no traces are sent: {error}; check OTEL_EXPORTER_OTLP_ENDPOINT, such as \
+                 http://collector:4318"
             );
             return None;
         }

@@ -93,7 +93,8 @@ mod tests {
         let lines = Lines::default();
         let writer = lines.clone();
         let layer = fmt::layer().without_time().with_writer(move || writer.clone());
-        let subscriber = tracing_subscriber::registry().with(layer.with_ansi(false)).with(HideRepeatedFields);
+        let subscriber =
+            tracing_subscriber::registry().with(layer.with_ansi(false)).with(HideRepeatedFields);
         tracing::subscriber::with_default(subscriber, || {
             let attempt = tracing::field::Empty;
             let job = tracing::info_span!("job", sweep = %"s", job = %"j", generation = 1, attempt);
@@ -110,7 +111,10 @@ mod tests {
         let job = r#"job{sweep=s job=j generation=1 attempt="a"}"#;
         let target = module_path!();
         assert_eq!(written.next(), Some(&*format!(" INFO {job}: {target}: claimed")));
-        assert_eq!(written.next(), Some(&*format!(" INFO {job}:generate{{cell=7}}: {target}: done")));
+        assert_eq!(
+            written.next(),
+            Some(&*format!(" INFO {job}:generate{{cell=7}}: {target}: done"))
+        );
         assert_eq!(written.next(), None);
     }
 }

@@ -1,5 +1,5 @@
-//! One trace a job, across the queue: the publisher's span travels in the message's headers, as W3C's
-//! `traceparent`, and the worker's spans hang below it.
+//! One trace a job, across the queue: the publisher's span travels in the message's headers, as
+//! W3C's `traceparent`, and the worker's spans hang below it.
 
 /// Headers that carry the current span; none when nothing is traced.
 #[cfg(feature = "otlp")]

@@ -2,7 +2,7 @@
 
 use crate::error::{BoxError, describe};
 
-/// A queue operation that failed. Told apart by kind; each message names the next step and holds
+/// A queue operation that failed. Distinguished by kind; each message names the next step and holds
 /// the text of its source.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
@@ -20,7 +20,10 @@ pub enum QueueError {
         describe(.source.as_ref())
     )]
     Unauthorized { url: String, source: BoxError },
-    #[error("no secure connection to the broker at {url}: {}; {advice}", describe(.source.as_ref()))]
+    #[error(
+        "no secure connection to the broker at {url}: {}; {advice}",
+        describe(.source.as_ref())
+    )]
     Tls { url: String, advice: &'static str, source: BoxError },
     /// A file of credentials or certificates that cannot be used.
     #[error("{path}: {}; check the option or variable that names it", describe(.source.as_ref()))]

@@ -3,7 +3,8 @@
 //! Two implementations obey one conformance suite: NATS JetStream, and an in-process queue for the
 //! self-contained mode. Semantics common to both:
 //! - a job already queued under the same subject is refused, never doubled;
-//! - a delivery is a lease: without [`Delivery::progress`] it lapses and the job is delivered again;
+//! - a delivery is a lease: without [`Delivery::progress`] it lapses and the job is delivered
+//!   again;
 //! - acks do not fence: whoever works claims an attempt first ([`JobQueue::store_attempt`]).
 
 mod error;

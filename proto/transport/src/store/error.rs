@@ -4,7 +4,7 @@ use object_store::ObjectStore;
 
 use crate::error::{BoxError, describe};
 
-/// An operation on the object store that failed. Told apart by kind; each message names the next
+/// An operation on the object store that failed. Distinguished by kind; each message names the next
 /// step and holds the text of its source.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

@@ -13,8 +13,8 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
 
-/// Does what the inner store does, and is shown as `address`. The library's own names are those of its
-/// types, and a prefixed store does not name its bucket.
+/// Does what the inner store does, and is shown as `address`. The library's own names are those of
+/// its types, and a prefixed store does not name its bucket.
 #[derive(Debug)]
 pub(super) struct Named {
     pub address: String,

@@ -24,7 +24,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The first question must be answered within this time, credentials included.
 const FIRST_ANSWER: Duration = Duration::from_secs(15);
-/// A key that nobody writes: reading it tells whether the store answers, without a right to list.
+/// A key that nobody writes: reading it shows whether the store answers, without a right to list.
 const PROBE_KEY: &str = ".bakeoff-probe";
 
 /// Opens the store and asks it a question, so that a wrong endpoint, secret or bucket shows now.
@@ -115,7 +115,8 @@ fn s3(
     Ok(Arc::new(Named { address, inner }))
 }
 
-/// Whether anything names credentials. If nothing does, the library asks the machine's metadata service.
+/// Whether anything names credentials. If nothing does, the library asks the machine's metadata
+/// service.
 fn has_credentials(args: &StoreArgs) -> bool {
     const NAMES: [&str; 4] = [
         "AWS_ACCESS_KEY_ID",

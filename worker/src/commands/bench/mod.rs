@@ -1,4 +1,5 @@
-//! `worker bench`: the engine alone, every speed beside the bound that was measured in the same run.
+//! `worker bench`: the engine alone, every speed beside the bound that was measured in the same
+//! run.
 //!
 //! - `args`: the command line, and the plan it makes; `subject`: a model to measure
 //! - `machine`: what the machine can do
@@ -30,11 +31,7 @@ pub(super) fn execute(args: BenchArgs) -> Result<Exit, CommandError> {
     for subject in &plan.subjects {
         for engine in &plan.engines {
             let found = measure::engine(&plan, &machine, subject, *engine).map_err(|source| {
-                CommandError::Bench {
-                    model: subject.id.clone(),
-                    engine: engine.as_str(),
-                    source,
-                }
+                CommandError::Bench { model: subject.id.clone(), engine: engine.as_str(), source }
             })?;
             for row in &found {
                 eprintln!("{}", table::line(row));

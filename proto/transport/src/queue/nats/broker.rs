@@ -142,7 +142,8 @@ impl Broker {
     pub async fn stream(&self, name: &'static str) -> Result<stream::Stream, QueueError> {
         let operation = format!("opening the stream {name}");
         let subject_part = format!("STREAM.INFO.{name}");
-        let opened = self.unless_denied(&operation, &subject_part, self.context.get_stream(name)).await?;
+        let opened =
+            self.unless_denied(&operation, &subject_part, self.context.get_stream(name)).await?;
         opened.map_err(|error| match error.kind() {
             GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND => {
                 QueueError::Missing { what: format!("the stream {name}") }

@@ -48,8 +48,8 @@ struct Link {
 #[derive(Clone)]
 pub(super) struct Connection {
     violations: broadcast::Sender<Violation>,
-    /// Set when this user may not subscribe to its inbox, which is subscribed once for all requests:
-    /// none will ever be answered, and the broker reports it only once.
+    /// Set when this user may not subscribe to its inbox, which is subscribed once for all
+    /// requests: none will ever be answered, and the broker reports it only once.
     inbox_denied: watch::Sender<Option<Violation>>,
     /// What the subjects of its inboxes begin with, the dot included.
     inbox: String,

@@ -67,7 +67,8 @@ async fn reopen_events(broker: &Broker, filter: &str, last: Option<u64>) -> pull
     }
 }
 
-/// The events after `last`; without one, or when the broker has lost them, the latest of each job first.
+/// The events after `last`; without one, or when the broker has lost them, the latest of each job
+/// first.
 async fn open_events(
     broker: &Broker,
     filter: &str,
