@@ -268,7 +268,10 @@ async fn events_and_cancellations_are_followed_through_a_restart_of_the_broker()
     other.cancel(&sweep).await.unwrap();
     other.emit(&event(JobPhase::Cancelled)).await.unwrap();
     let noticed = tokio::time::timeout(SOON, cancelled.wait_for(|now| *now)).await;
-    assert!(noticed.is_ok_and(|noticed| noticed.is_ok()), "the cancellation was not noticed in time");
+    assert!(
+        noticed.is_ok_and(|noticed| noticed.is_ok()),
+        "the cancellation was not noticed in time"
+    );
     let next = tokio::time::timeout(SOON, events.next()).await.expect("the event comes in time");
     assert_eq!(next.unwrap(), event(JobPhase::Cancelled));
 }

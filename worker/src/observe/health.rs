@@ -92,6 +92,7 @@ impl Health {
         Some(beaten.elapsed()).filter(|silent| *silent > self.limit)
     }
 
+    /// Whether a job could be taken, done and stored now. Asks the store at most every 5 s.
     pub async fn readiness(&self) -> Readiness {
         let Some(served) = self.served.get() else {
             let connecting = "connecting";

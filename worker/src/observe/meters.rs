@@ -52,6 +52,7 @@ pub struct Meters {
 }
 
 impl Meters {
+    /// All at zero.
     pub fn new(gpu: Arc<Gpu>) -> Self {
         let mut meters = Self {
             registry: Registry::default(),
@@ -145,6 +146,7 @@ impl Meters {
         self.jobs.get_or_create(&OutcomeLabel { outcome: outcome.as_str() }).inc();
     }
 
+    /// A cell ended, one way or another.
     pub fn cell_ended(&self, outcome: CellOutcome) {
         self.cells.get_or_create(&OutcomeLabel { outcome: outcome.as_str() }).inc();
     }
@@ -156,6 +158,7 @@ impl Meters {
         }
     }
 
+    /// A model was loaded in `load_s` seconds.
     pub fn model_loaded(&self, model: &str, load_s: f64) {
         self.load.get_or_create(&label(model)).observe(load_s);
     }
@@ -173,6 +176,7 @@ impl Meters {
         self.tokens.get_or_create_owned(&label(model))
     }
 
+    /// An operation on the object store is tried again.
     pub fn store_retried(&self) {
         self.store_retries.inc();
     }

@@ -14,6 +14,7 @@ use crate::signals::{self, Stop};
 pub(super) struct AbortOnDrop(JoinHandle<()>);
 
 impl AbortOnDrop {
+    /// Starts the task.
     pub fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
         Self(tokio::spawn(task))
     }

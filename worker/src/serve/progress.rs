@@ -58,10 +58,12 @@ impl Progress {
         self.meters.lease_renewed();
     }
 
+    /// The phase it is in.
     pub fn phase(&self) -> JobPhase {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
     }
 
+    /// How long nothing has moved.
     pub fn still_for(&self) -> Duration {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).0.elapsed()
     }
@@ -76,6 +78,7 @@ impl Progress {
         let _ = self.halt.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
     }
 
+    /// Why the generation is to stop, if it is.
     pub fn halted(&self) -> Option<Halt> {
         match self.halt.load(Ordering::Acquire) {
             0 => None,
@@ -85,10 +88,12 @@ impl Progress {
         }
     }
 
+    /// No new cell is to be started.
     pub fn drain(&self) {
         self.draining.store(1, Ordering::Release);
     }
 
+    /// Whether no new cell is to be started.
     pub fn draining(&self) -> bool {
         self.draining.load(Ordering::Acquire) == 1
     }

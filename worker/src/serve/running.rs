@@ -47,10 +47,12 @@ macro_rules! stage {
 pub(super) use stage;
 
 impl Running<'_> {
+    /// Where results go.
     pub fn store(&self) -> &dyn ObjectStore {
         self.worker.store.as_ref()
     }
 
+    /// What is counted.
     pub fn meters(&self) -> &Meters {
         &self.worker.config.meters
     }

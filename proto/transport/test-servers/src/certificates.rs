@@ -20,6 +20,7 @@ pub struct Certificate {
 }
 
 impl Authority {
+    /// A new authority, known to nobody.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");

@@ -54,14 +54,17 @@ impl NatsServer {
         server
     }
 
+    /// The port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
 
+    /// `nats://127.0.0.1:PORT`
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    /// Arguments to connect without credentials.
     pub fn args(&self) -> NatsArgs {
         NatsArgs { nats: Some(self.url()), nats_connect_s: 5, ..NatsArgs::default() }
     }
@@ -78,10 +81,12 @@ impl NatsServer {
         self.wait_ready();
     }
 
+    /// Freezes the broker: connections stay, nothing is answered.
     pub fn pause(&self) {
         self.process.signal(libc::SIGSTOP);
     }
 
+    /// Undoes [`NatsServer::pause`].
     pub fn resume(&self) {
         self.process.signal(libc::SIGCONT);
     }

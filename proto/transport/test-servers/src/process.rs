@@ -39,6 +39,7 @@ impl Process {
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -48,12 +49,15 @@ impl Process {
         self.child.try_wait().expect("a child of ours can be asked for")
     }
 
+    /// # Panics
+    /// When it has ended, showing the end of its log.
     pub fn assert_running(&mut self) {
         if let Some(status) = self.ended() {
             panic!("the server ended with {status}:\n{}", self.log_tail());
         }
     }
 
+    /// SIGKILL, and waits until it is gone.
     pub fn kill(&mut self) {
         // Both fail only for a process that has ended already.
         let _ = self.child.kill();

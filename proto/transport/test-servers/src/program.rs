@@ -28,10 +28,12 @@ impl Program {
         Self { process, folder, name }
     }
 
+    /// What it wrote to stdout so far.
     pub fn stdout(&self) -> String {
         fs::read_to_string(self.folder.path().join("stdout")).expect("what it wrote is UTF-8")
     }
 
+    /// What it wrote to stderr so far.
     pub fn stderr(&self) -> String {
         fs::read_to_string(self.folder.path().join("stderr")).expect("what it wrote is UTF-8")
     }
@@ -69,6 +71,7 @@ impl Program {
         format!("{name} {what} within {limit:?}:\n{}\n{}", self.stdout(), self.stderr())
     }
 
+    /// Whether it has not ended.
     pub fn is_running(&mut self) -> bool {
         self.process.ended().is_none()
     }

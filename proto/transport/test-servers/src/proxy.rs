@@ -27,6 +27,10 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// A proxy in front of 127.0.0.1:`target`.
+    ///
+    /// # Errors
+    /// No port is free.
     pub async fn start(target: u16) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -42,10 +46,12 @@ impl Proxy {
         Ok(Self { address, fault, task })
     }
 
+    /// The port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.address.port()
     }
 
+    /// What happens to connections from now on.
     pub fn set(&self, fault: Fault) {
         self.fault.send_replace(fault);
     }

@@ -24,13 +24,18 @@ pub struct S3Server {
 }
 
 impl S3Server {
+    /// The one bucket.
     pub const BUCKET: &str = "results";
+    /// The coordinator's user: may do everything.
     pub const ACCESS_KEY_ID: &str = "coordinator-key";
+    /// Its secret.
     pub const SECRET_ACCESS_KEY: &str = "coordinator-secret";
     /// May read, list and write objects of the bucket, and nothing else.
     pub const WORKER_ACCESS_KEY_ID: &str = "worker-key";
+    /// Its secret.
     pub const WORKER_SECRET_ACCESS_KEY: &str = "worker-secret";
 
+    /// A server that takes objects.
     pub fn start() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let users = format!(
@@ -54,10 +59,12 @@ impl S3Server {
         server
     }
 
+    /// The port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.ports[3]
     }
 
+    /// `http://127.0.0.1:PORT`
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port())
     }
@@ -85,10 +92,12 @@ impl S3Server {
         ]
     }
 
+    /// SIGKILL; the data stay.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
+    /// Starts again on the same ports and data, and waits until it takes objects.
     pub fn restart(&mut self) {
         self.process.kill();
         self.process = launch(self.folder.path(), self.ports);
@@ -100,6 +109,7 @@ impl S3Server {
         self.process.signal(libc::SIGSTOP);
     }
 
+    /// Undoes [`S3Server::pause`].
     pub fn resume(&self) {
         self.process.signal(libc::SIGCONT);
     }

@@ -65,6 +65,7 @@ impl Entry {
 }
 
 impl Shared {
+    /// An empty queue.
     pub fn new() -> Self {
         let state = State {
             ack_wait: QueueSettings::default().ack_wait,
@@ -80,6 +81,7 @@ impl Shared {
         Self { state: Mutex::new(state), changed: Notify::new(), events }
     }
 
+    /// The state; held for a single step, never across an await.
     pub fn lock(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere leaves no half-made change: each critical section is a single step.
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -106,6 +108,7 @@ impl State {
         self.jobs.values().filter_map(when).min()
     }
 
+    /// The channel on which a sweep's cancellation is announced.
     pub fn cancel_sender(&mut self, sweep: &SweepName) -> &watch::Sender<bool> {
         self.cancelled.entry(sweep.clone()).or_insert_with(|| watch::Sender::new(false))
     }
@@ -118,6 +121,7 @@ pub(super) struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
+    /// Counts until it is dropped.
     pub fn new(shared: &'a Shared, classes: &[String]) -> Self {
         let classes: Vec<_> = classes.iter().map(|class| names::class_token(class)).collect();
         shared.lock().waiting.push(classes.clone());

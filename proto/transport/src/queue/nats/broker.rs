@@ -113,10 +113,12 @@ impl Broker {
         }
     }
 
+    /// Whether the connection stands at this moment.
     pub fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }
 
+    /// The error of a publication, by kind.
     pub fn publish_failed(&self, operation: &str, error: PublishError) -> QueueError {
         match error.kind() {
             PublishErrorKind::StreamNotFound => {
@@ -126,6 +128,7 @@ impl Broker {
         }
     }
 
+    /// A key-value bucket that the coordinator has laid out.
     pub async fn bucket(&self, name: &'static str) -> Result<kv::Store, QueueError> {
         let operation = format!("opening the bucket {name}");
         let subject_part = format!("KV_{name}");
@@ -139,6 +142,7 @@ impl Broker {
         })
     }
 
+    /// A stream that the coordinator has laid out.
     pub async fn stream(&self, name: &'static str) -> Result<stream::Stream, QueueError> {
         let operation = format!("opening the stream {name}");
         let subject_part = format!("STREAM.INFO.{name}");

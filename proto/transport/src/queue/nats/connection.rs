@@ -57,6 +57,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// For a user whose inboxes begin with `inbox_prefix`.
     pub fn new(inbox_prefix: &str) -> Self {
         Self {
             violations: broadcast::channel(64).0,
@@ -154,6 +155,7 @@ pub(super) struct Returns {
 }
 
 impl Returns {
+    /// Completes at the next return.
     pub async fn next(&mut self) {
         let seen = self.seen;
         match self.link.wait_for(|link| link.returns > seen).await.map(|link| link.returns) {

@@ -18,6 +18,7 @@ pub(super) struct NatsDelivery {
 }
 
 impl NatsDelivery {
+    /// Counts deliveries from 1.
     pub fn new(broker: Broker, message: Message) -> Self {
         let delivered = message.info().map_or(1, |info| info.delivered.max(1) as u64);
         let headers = message

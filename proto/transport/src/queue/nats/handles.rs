@@ -22,6 +22,7 @@ pub(super) struct Handles {
 }
 
 impl Handles {
+    /// Connects; nothing is looked up yet.
     pub async fn connect(args: &NatsArgs) -> Result<Self, QueueError> {
         Ok(Self {
             broker: Broker::connect(args).await?,
@@ -32,16 +33,19 @@ impl Handles {
         })
     }
 
+    /// The bucket of attempts.
     pub async fn attempts(&self) -> Result<&kv::Store, QueueError> {
         let open = || self.broker.bucket(names::ATTEMPTS_BUCKET);
         self.attempts.get_or_try_init(open).await
     }
 
+    /// The bucket of cancellations.
     pub async fn control(&self) -> Result<&kv::Store, QueueError> {
         let open = || self.broker.bucket(names::CONTROL_BUCKET);
         self.control.get_or_try_init(open).await
     }
 
+    /// The stream of jobs.
     pub async fn jobs(&self) -> Result<&stream::Stream, QueueError> {
         let open = || self.broker.stream(names::JOBS_STREAM);
         self.jobs.get_or_try_init(open).await
@@ -61,6 +65,7 @@ impl Handles {
         Ok(found)
     }
 
+    /// Looks the consumer of a class up again at its next use.
     pub fn forget_consumer(&self, class: &str) {
         let mut known = self.consumers.lock().unwrap_or_else(PoisonError::into_inner);
         known.remove(&names::consumer_name(class));
