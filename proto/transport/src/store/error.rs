@@ -25,9 +25,9 @@ pub enum StoreError {
         "{operation}: the object store {store} refused the credentials: {}; check \
          AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the web identity), and that they may \
          read, list and write there",
-        describe(.source)
+        describe(.source.as_ref())
     )]
-    Denied { store: String, operation: String, source: object_store::Error },
+    Denied { store: String, operation: String, source: BoxError },
     #[error(
         "no credentials for the object store: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or \
          a web identity); this machine's own role gave none either: {source}"
@@ -36,16 +36,16 @@ pub enum StoreError {
     #[error(
         "{operation}: the bucket or folder of {store} does not exist: create it, or correct \
          --store ({})",
-        describe(.source)
+        describe(.source.as_ref())
     )]
-    Missing { store: String, operation: String, source: object_store::Error },
+    Missing { store: String, operation: String, source: BoxError },
     #[error(
         "the folder {path} cannot be used as a store: {}; choose another with --store",
         describe(.source.as_ref())
     )]
     Folder { path: String, source: BoxError },
-    #[error("{operation} in {store}: {}", describe(.source))]
-    Other { store: String, operation: String, source: object_store::Error },
+    #[error("{operation} in {store}: {}", describe(.source.as_ref()))]
+    Other { store: String, operation: String, source: BoxError },
 }
 
 /// The forms that the address of a store can have.
@@ -66,13 +66,15 @@ impl StoreError {
         match source {
             object_store::Error::PermissionDenied { .. }
             | object_store::Error::Unauthenticated { .. } => {
-                Self::Denied { store, operation, source }
+                Self::Denied { store, operation, source: source.into() }
             }
-            object_store::Error::NotFound { .. } => Self::Missing { store, operation, source },
+            object_store::Error::NotFound { .. } => {
+                Self::Missing { store, operation, source: source.into() }
+            }
             object_store::Error::Generic { store: "S3", .. } => {
                 Self::Unreachable { store, operation, source: source.into() }
             }
-            _ => Self::Other { store, operation, source },
+            _ => Self::Other { store, operation, source: source.into() },
         }
     }
 
