@@ -22,9 +22,8 @@ pub enum CommandError {
     #[error("--prompt-file {} cannot be read: {source}; name a readable file", .path.display())]
     PromptFile { path: PathBuf, source: io::Error },
     #[error(
-        "--prompt-file {} is not UTF-8 (byte {}): save it as UTF-8",
-        .path.display(),
-        .source.valid_up_to()
+        "--prompt-file {} is not UTF-8: {source}; save it as UTF-8",
+        .path.display()
     )]
     PromptEncoding { path: PathBuf, source: Utf8Error },
     #[error("--model {model}: {} cannot be read: {source}", .path.display())]

@@ -32,14 +32,15 @@ Exit code 1 when something that was asked for does not work.";
 #[command(after_help = AFTER_HELP)]
 pub struct DoctorArgs {
     #[command(flatten)]
-    nats: NatsArgs,
-    #[command(flatten)]
-    store: StoreArgs,
-    #[command(flatten)]
     device: DeviceArgs,
     /// One JSON object instead of lines
     #[arg(long)]
     json: bool,
+    // Last: their headings would go on to options that follow.
+    #[command(flatten)]
+    nats: NatsArgs,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 /// A hub that needs longer is as good as silent.

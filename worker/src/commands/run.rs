@@ -41,10 +41,6 @@ Exit codes:
 #[command(after_help = AFTER_HELP)]
 pub struct RunArgs {
     #[command(flatten)]
-    nats: NatsArgs,
-    #[command(flatten)]
-    store: StoreArgs,
-    #[command(flatten)]
     device: DeviceArgs,
     /// Name of this worker in records and events [default: host name and process id]
     #[arg(long, env = "BAKEOFF_WORKER_NAME")]
@@ -85,6 +81,11 @@ pub struct RunArgs {
     /// Serve /healthz, /readyz and /metrics here, such as 0.0.0.0:9090 [default: not at all]
     #[arg(long, env = "BAKEOFF_HEALTH_ADDR", value_name = "IP:PORT")]
     health_addr: Option<SocketAddr>,
+    // Last: their headings would go on to options that follow.
+    #[command(flatten)]
+    nats: NatsArgs,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 impl RunArgs {

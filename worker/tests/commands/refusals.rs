@@ -225,7 +225,7 @@ fn a_prompt_file_that_cannot_be_read() {
         || worker(&["generate", "--model", "builtin:tiny-qwen3", "--prompt-file", path(&file)]);
     refused(&mut asked(), 2, &["--prompt-file", path(&file), "name a readable file"]);
     fs::write(&file, b"caf\xe9").expect("a file");
-    refused(&mut asked(), 2, &[path(&file), "not UTF-8 (byte 3)", "save it as UTF-8"]);
+    refused(&mut asked(), 2, &[path(&file), "not UTF-8", "index 3", "save it as UTF-8"]);
     refused(&mut worker(&["generate", "--prompt", "x"]), 2, &["--model"]);
     refused(&mut worker(&["generate", "--model", "builtin:tiny-qwen3"]), 2, &["--prompt"]);
 }

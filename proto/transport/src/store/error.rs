@@ -34,8 +34,8 @@ pub enum StoreError {
     )]
     NoCredentials { source: Box<StoreError> },
     #[error(
-        "{operation}: the bucket or folder of {store} does not exist: create it, or correct \
-         --store ({})",
+        "{operation}: the bucket or folder of {store} does not exist or cannot be listed: create \
+         it, or correct --store ({})",
         describe(.source.as_ref())
     )]
     Missing { store: String, operation: String, source: BoxError },

@@ -1,7 +1,10 @@
 //! Plain operations on objects by key, with our errors.
 
+use std::error::Error;
+
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use object_store::client::HttpError;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, path::Path};
 
 use super::error::StoreError;
@@ -63,12 +66,26 @@ pub async fn list(store: &dyn ObjectStore, folder: &str) -> Result<Vec<ObjectMet
     Ok(found)
 }
 
-/// Asks for the first object below a folder. One that holds nothing is as good as another; a bucket
-/// that does not exist is an error.
+/// Asks for the first object below a folder of a store that has just answered. A folder that holds
+/// nothing is as good as another; an error that is neither the network's nor a refusal means that
+/// the bucket is not there: S3 answers a list of it with a status that the library does not type.
 ///
 /// # Errors
 /// The store gave no answer or refused to list, or does not exist.
 pub(super) async fn can_list(store: &dyn ObjectStore, folder: &str) -> Result<(), StoreError> {
-    let first = store.list(Some(&Path::from(folder))).next().await;
-    first.transpose().map(|_| ()).map_err(|error| StoreError::at(store, "opening", error))
+    let operation = "opening".to_owned();
+    match store.list(Some(&Path::from(folder))).next().await {
+        None | Some(Ok(_)) => Ok(()),
+        Some(Err(error @ object_store::Error::Generic { .. })) if !is_transport(&error) => {
+            let source = error.into();
+            Err(StoreError::Missing { store: store.to_string(), operation, source })
+        }
+        Some(Err(error)) => Err(StoreError::at(store, &operation, error)),
+    }
+}
+
+/// Whether a request got no answer at all.
+fn is_transport(error: &(dyn Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.any(|cause| cause.is::<HttpError>())
 }

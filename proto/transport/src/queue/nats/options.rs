@@ -39,7 +39,9 @@ pub(super) async fn options(
             async move { connection.on_event(event) }
         });
     if let Some(path) = &args.nats_creds {
-        options = options.credentials_file(path).await.map_err(|error| file(path, error))?;
+        let credentials =
+            tokio::fs::read_to_string(path).await.map_err(|error| file(path, error))?;
+        options = options.credentials(&credentials).map_err(|error| file(path, error))?;
     }
     if let Some(path) = &args.nats_nkey {
         let seed = tokio::fs::read_to_string(path).await.map_err(|error| file(path, error))?;
