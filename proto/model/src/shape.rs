@@ -17,27 +17,38 @@ pub enum Architecture {
     Qwen3Moe,
 }
 
-impl Architecture {
-    pub const ALL: [Self; 4] = [Self::Llama, Self::Qwen2, Self::Qwen3, Self::Qwen3Moe];
+/// How a configuration may name an architecture.
+#[derive(Debug, Clone, Copy)]
+struct Name {
+    /// In `architectures`.
+    class: &'static str,
+    /// In `model_type`.
+    model_type: &'static str,
+    architecture: Architecture,
+    /// Attention has a sliding window unless `sliding_window` is null.
+    slides: bool,
+}
 
-    /// The class name in `architectures`.
-    pub fn class_name(self) -> &'static str {
-        match self {
-            Self::Llama => "LlamaForCausalLM",
-            Self::Qwen2 => "Qwen2ForCausalLM",
-            Self::Qwen3 => "Qwen3ForCausalLM",
-            Self::Qwen3Moe => "Qwen3MoeForCausalLM",
-        }
+impl Name {
+    const fn new(class: &'static str, model_type: &'static str, is: Architecture) -> Self {
+        Self { class, model_type, architecture: is, slides: false }
     }
 
-    /// The name in `model_type`.
+    const ALL: [Self; 5] = [
+        Self::new("LlamaForCausalLM", "llama", Architecture::Llama),
+        Self::new("Qwen2ForCausalLM", "qwen2", Architecture::Qwen2),
+        Self::new("Qwen3ForCausalLM", "qwen3", Architecture::Qwen3),
+        Self::new("Qwen3MoeForCausalLM", "qwen3_moe", Architecture::Qwen3Moe),
+        // Llama's layers, once it is checked that none has a window.
+        Self { slides: true, ..Self::new("MistralForCausalLM", "mistral", Architecture::Llama) },
+    ];
+}
+
+impl Architecture {
+    /// The name in `model_type`; of several that of the architecture itself.
     pub fn model_type(self) -> &'static str {
-        match self {
-            Self::Llama => "llama",
-            Self::Qwen2 => "qwen2",
-            Self::Qwen3 => "qwen3",
-            Self::Qwen3Moe => "qwen3_moe",
-        }
+        let name = Name::ALL.into_iter().find(|name| name.architecture == self);
+        name.map_or("", |name| name.model_type)
     }
 }
 

@@ -73,7 +73,8 @@ impl<T> ModelWeights<T> {
         self.lm_head.as_ref().unwrap_or(&self.embedding)
     }
 
-    /// The same frame with `f` of each matrix, called in the order in which a forward pass meets them.
+    /// The same frame with `f` of each matrix, called in the order in which a forward pass meets
+    /// them.
     ///
     /// # Errors
     /// The first error of `f`.
@@ -248,22 +249,17 @@ fn layer(shape: &ModelShape, at: usize) -> LayerWeights<Matrix> {
     });
     let qkv_bias = projections
         .map(|(name, rows)| StoredTensor::new(format!("{attention}.{name}.bias"), &[rows]));
-    let head_norm = |name: &str| {
-        shape.qk_norm.then(|| norm(format!("{attention}.{name}"), shape.head_dim))
-    };
+    let head_norm =
+        |name: &str| shape.qk_norm.then(|| norm(format!("{attention}.{name}"), shape.head_dim));
     let o = format!("{attention}.o_proj");
     LayerWeights {
         attention_norm: norm(format!("{prefix}.input_layernorm"), hidden),
         qkv: Matrix::new(Role::Plain, &[q + 2 * kv, hidden], qkv.into()),
-        qkv_bias: shape
-            .qkv_bias
-            .then(|| Matrix::new(Role::Plain, &[q + 2 * kv], qkv_bias.into())),
+        qkv_bias: shape.qkv_bias.then(|| Matrix::new(Role::Plain, &[q + 2 * kv], qkv_bias.into())),
         q_norm: head_norm("q_norm"),
         k_norm: head_norm("k_norm"),
         o: Matrix::single(Role::Plain, format!("{o}.weight"), &[hidden, q]),
-        o_bias: shape
-            .o_bias
-            .then(|| Matrix::single(Role::Plain, format!("{o}.bias"), &[hidden])),
+        o_bias: shape.o_bias.then(|| Matrix::single(Role::Plain, format!("{o}.bias"), &[hidden])),
         mlp_norm: norm(format!("{prefix}.post_attention_layernorm"), hidden),
         mlp: match shape.experts.as_ref().filter(|_| shape.is_routed(at)) {
             None => dense(shape, &format!("{prefix}.mlp")),
@@ -277,8 +273,7 @@ fn layer(shape: &ModelShape, at: usize) -> LayerWeights<Matrix> {
 
 /// Gate and up projection of one MLP.
 fn gate_up(prefix: &str, what: &str, shape: &[usize]) -> [StoredTensor; 2] {
-    ["gate_proj", "up_proj"]
-        .map(|name| StoredTensor::new(format!("{prefix}.{name}.{what}"), shape))
+    ["gate_proj", "up_proj"].map(|name| StoredTensor::new(format!("{prefix}.{name}.{what}"), shape))
 }
 
 fn dense(shape: &ModelShape, prefix: &str) -> MlpWeights<Matrix> {

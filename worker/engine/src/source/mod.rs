@@ -28,7 +28,7 @@ pub enum WeightFiles {
 pub struct ModelFiles {
     /// Hub id, `builtin:NAME` or the folder.
     pub id: String,
-    /// The commit the files come from, when the hub told it.
+    /// The commit the files come from, when the hub reported it.
     pub revision: Option<String>,
     pub config: Vec<u8>,
     pub generation_config: Option<Vec<u8>>,
@@ -41,7 +41,7 @@ pub struct ModelFiles {
     pub download_s: Option<f64>,
 }
 
-/// What a resolution is told beside the source.
+/// What finding a model's files needs besides its source.
 #[derive(Debug, Clone)]
 pub struct SourceOptions {
     /// False leaves the weights where they are (the load format is dummy).
@@ -69,7 +69,8 @@ pub type OnDownload<'a> = &'a mut dyn FnMut(DownloadProgress) -> ControlFlow<()>
 /// Finds a model's files, downloading what is not on disk yet. Blocks; may be called from anywhere.
 ///
 /// # Errors
-/// No such model, revision or file; a download that broke off; a full disk. Each message says what to do.
+/// No such model, revision or file; a download that broke off; a full disk. Each message says what
+/// to do.
 pub fn resolve(
     source: &ModelSource,
     options: &SourceOptions,
