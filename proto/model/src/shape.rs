@@ -1,56 +1,14 @@
 //! A model's sizes, read from its `config.json`, and the arithmetic that follows from them: how many
 //! parameters, how many bytes, how many of them a decoded token reads, how many operations it costs.
 
+mod architecture;
 mod fields;
 mod parse;
 
 use crate::Dtype;
 
+pub use architecture::Architecture;
 pub use fields::{Fields, ShapeError};
-
-/// The decoders we know, by the name in `architectures`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Architecture {
-    Llama,
-    Qwen2,
-    Qwen3,
-    Qwen3Moe,
-}
-
-/// How a configuration may name an architecture.
-#[derive(Debug, Clone, Copy)]
-struct Name {
-    /// In `architectures`.
-    class: &'static str,
-    /// In `model_type`.
-    model_type: &'static str,
-    architecture: Architecture,
-    /// Attention has a sliding window unless `sliding_window` is null.
-    slides: bool,
-}
-
-impl Name {
-    const fn new(class: &'static str, model_type: &'static str, is: Architecture) -> Self {
-        Self { class, model_type, architecture: is, slides: false }
-    }
-
-    const ALL: [Self; 5] = [
-        Self::new("LlamaForCausalLM", "llama", Architecture::Llama),
-        Self::new("Qwen2ForCausalLM", "qwen2", Architecture::Qwen2),
-        Self::new("Qwen3ForCausalLM", "qwen3", Architecture::Qwen3),
-        Self::new("Qwen3MoeForCausalLM", "qwen3_moe", Architecture::Qwen3Moe),
-        // Llama's layers, once it is checked that none has a window.
-        Self { slides: true, ..Self::new("MistralForCausalLM", "mistral", Architecture::Llama) },
-    ];
-}
-
-impl Architecture {
-    /// The name in `model_type`; of several that of the architecture itself.
-    pub fn model_type(self) -> &'static str {
-        let name = Name::ALL.into_iter().find(|name| name.architecture == self);
-        name.map_or("", |name| name.model_type)
-    }
-}
 
 /// The experts of a mixture-of-experts model.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -70,7 +70,7 @@ impl From<DoesNotFit> for EngineError {
 
 /// An error with its causes, on one line.
 pub fn chain(error: &(dyn StdError + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
+    let causes = std::iter::successors(Some(error), |&error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 

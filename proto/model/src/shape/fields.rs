@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::Name;
+use super::architecture::Name;
 
 /// Why a `config.json` cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

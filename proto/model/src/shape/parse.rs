@@ -1,7 +1,11 @@
 //! From `config.json` to a [`ModelShape`]. Where a field may be absent, the value assumed is the one
 //! transformers assumes for that architecture.
 
-use super::{Architecture, ExpertShape, Fields, ModelShape, Name, ShapeError};
+use super::{
+    ExpertShape, ModelShape,
+    architecture::{Architecture, Name},
+    fields::{Fields, ShapeError},
+};
 
 /// No model is larger; sizes beyond are mistakes, and would overflow what follows from them.
 const MAX_PARAMETERS: f64 = 1e14;

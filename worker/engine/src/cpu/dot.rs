@@ -164,6 +164,7 @@ pub enum Lanes {
 }
 
 impl Lanes {
+    /// What this CPU has, asked once.
     pub fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
         {

@@ -29,6 +29,7 @@ pub enum Ids {
 }
 
 impl Ids {
+    /// All ids.
     pub fn as_slice(&self) -> &[u32] {
         match self {
             Self::One(id) => std::slice::from_ref(id),

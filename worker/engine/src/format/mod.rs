@@ -213,6 +213,7 @@ impl Formatter {
         self.thinking
     }
 
+    /// Of the bytes of `tokenizer.json`, in hexadecimal.
     pub fn tokenizer_sha256(&self) -> &str {
         &self.tokenizer_sha256
     }

@@ -48,6 +48,7 @@ impl TokenizerConfig {
         })
     }
 
+    /// The text of a named token, `eos_token` for instance.
     pub fn special_token(&self, name: &str) -> Option<&str> {
         self.special_tokens.iter().find(|(key, _)| key == name).map(|(_, text)| text.as_str())
     }
@@ -132,6 +133,7 @@ impl TextTokenizer {
         self.inner.decode(ids, true).unwrap_or_default()
     }
 
+    /// The id of a token, if the vocabulary has it.
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }

@@ -75,10 +75,12 @@ impl KvCache {
         Ok((view(&self.layers[at].k)?, view(&self.layers[at].v)?))
     }
 
+    /// Cosines, `[positions, head_dim / 2]`.
     pub fn cos(&self) -> DevicePtr<f32> {
         self.cos.ptr()
     }
 
+    /// Sines, of the same shape.
     pub fn sin(&self) -> DevicePtr<f32> {
         self.sin.ptr()
     }

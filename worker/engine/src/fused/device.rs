@@ -40,10 +40,12 @@ impl Gpu {
         Ok(Self { device, launcher, cuda })
     }
 
+    /// The stream that everything of this engine is queued on.
     pub fn stream(&self) -> &Arc<CudaStream> {
         self.launcher.stream()
     }
 
+    /// The context of the device.
     pub fn context(&self) -> &Arc<CudaContext> {
         self.stream().context()
     }
@@ -193,10 +195,12 @@ impl<T: Copy> Buffer<T> {
         Ok(buffer)
     }
 
+    /// Address of the first element.
     pub fn ptr(&self) -> DevicePtr<T> {
         self.ptr
     }
 
+    /// Size of its elements together.
     pub fn bytes(&self) -> usize {
         self.len * size_of::<T>()
     }
@@ -292,6 +296,7 @@ impl<T: Copy> Mapped<T> {
         Ok(Self { host: host.cast(), device, len, context })
     }
 
+    /// Address of the first element, as the device sees it.
     pub fn ptr(&self) -> DevicePtr<T> {
         self.device
     }

@@ -50,10 +50,12 @@ impl Dims {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
 
+    /// Rows of the queries alone.
     pub fn q_rows(&self) -> u32 {
         self.heads * self.head_dim
     }
 
+    /// What scores are multiplied by: `1 / sqrt(head_dim)`.
     pub fn scale(&self) -> f32 {
         1.0 / (self.head_dim as f32).sqrt()
     }

@@ -30,6 +30,7 @@ impl GemmShape {
 }
 
 impl Gemm {
+    /// The device's own handle, on its stream.
     pub fn new(gpu: &Gpu) -> Self {
         Self { blas: gpu.cuda().cublas_handle() }
     }

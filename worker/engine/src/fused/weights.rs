@@ -15,6 +15,7 @@ const DUMMY_SEED: u64 = 0x000b_a4e0_ff00;
 
 /// The address of each matrix.
 pub type LayerWeights = bakeoff_model::tensors::LayerWeights<DevicePtr<bf16>>;
+/// The address of each matrix of an MLP.
 pub type MlpWeights = bakeoff_model::tensors::MlpWeights<DevicePtr<bf16>>;
 
 /// All weights of a model, in one allocation.

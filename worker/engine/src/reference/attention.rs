@@ -37,6 +37,10 @@ pub struct Cache {
 }
 
 impl Cache {
+    /// Room for `capacity` positions, zeroed.
+    ///
+    /// # Errors
+    /// The device refuses.
     pub fn new(shape: &ModelShape, capacity: usize, dtype: DType, device: &Device) -> Result<Self> {
         let size = (shape.kv_heads, capacity, shape.head_dim);
         Ok(Self {

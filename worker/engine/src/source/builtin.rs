@@ -3,7 +3,7 @@
 
 use bakeoff_proto::FailureKind;
 
-use super::{ModelFiles, WeightFiles};
+use super::files::{ModelFiles, WeightFiles};
 use crate::EngineError;
 
 struct Embedded {

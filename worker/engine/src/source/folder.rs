@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use bakeoff_proto::FailureKind;
 
-use super::{ModelFiles, WeightFiles, hub::name::is_plain_path};
+use super::files::{ModelFiles, WeightFiles};
+use super::hub::name::is_plain_path;
 use crate::EngineError;
 
 /// Files beside the weights, each small enough to be read whole.

@@ -23,6 +23,10 @@ pub(super) enum Model {
 }
 
 impl Model {
+    /// Builds the model of the architecture from named tensors.
+    ///
+    /// # Errors
+    /// The configuration needs what candle-transformers ignores; the device refuses; `on_progress` breaks.
     pub fn load(
         config: &ModelConfig,
         weights: &Weights,
@@ -58,6 +62,11 @@ impl Model {
         })
     }
 
+    /// `input` is `[1, n]`, its first token at `position`; gives the last logits, `[1, 1, vocab]` or
+    /// `[1, vocab]`.
+    ///
+    /// # Errors
+    /// The device refuses.
     pub fn forward(&mut self, input: &Tensor, position: usize) -> Result<Tensor> {
         match self {
             Self::Qwen2(model) => model.forward(input, position),

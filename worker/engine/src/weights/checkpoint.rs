@@ -37,6 +37,7 @@ pub enum FileData {
 }
 
 impl WeightFile {
+    /// Its bytes.
     pub fn data(&self) -> &FileData {
         &self.data
     }
@@ -212,6 +213,7 @@ impl Checkpoint {
         self.tensors.get(name)
     }
 
+    /// The files, in the order they were opened in.
     pub fn files(&self) -> &[WeightFile] {
         &self.files
     }

@@ -73,10 +73,12 @@ impl Weights {
         }
     }
 
+    /// The tensors that the model needs.
     pub fn plan(&self) -> &TensorPlan {
         &self.plan
     }
 
+    /// Where their values come from.
     pub fn source(&self) -> &WeightSource {
         &self.source
     }

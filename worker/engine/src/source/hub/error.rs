@@ -93,6 +93,7 @@ pub enum HubError {
 }
 
 impl HubError {
+    /// What the failure counts as.
     pub fn kind(&self) -> FailureKind {
         match self {
             Self::BadId(_)

@@ -29,6 +29,7 @@ pub struct RemoteFile {
 }
 
 impl Listing {
+    /// The file at `path`, if the commit has it.
     pub fn file(&self, path: &str) -> Option<&RemoteFile> {
         self.files.iter().find(|file| file.path == path)
     }

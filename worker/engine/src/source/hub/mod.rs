@@ -34,7 +34,7 @@ pub use settings::HubSettings;
 use super::folder::{
     CHAT_TEMPLATE, CONFIG, GENERATION_CONFIG, INDEX, SINGLE, TOKENIZER, TOKENIZER_CONFIG, shards,
 };
-use super::{DownloadProgress, OnDownload};
+use super::files::{DownloadProgress, OnDownload};
 use cache::ModelCache;
 use fetch::Transfer;
 use listing::{Listing, RemoteFile, list};
