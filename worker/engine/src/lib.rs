@@ -3,7 +3,7 @@
 //! Layout, along the data's way:
 //! - [`source`]: from a model's name to its files
 //! - [`config`], [`rope`]: from `config.json` to one configuration for all architectures
-//! - [`format`]: from a prompt to token ids and back to text
+//! - [`mod@format`]: from a prompt to token ids and back to text
 //! - [`weights`]: the tensors of a model, checked and read from safetensors, or made up
 //! - [`mod@load`]: from a model's files to an engine, the memory ledger checked first; [`loaded`]:
 //!   what a load reports and gives

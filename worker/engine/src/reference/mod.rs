@@ -4,9 +4,9 @@
 //! Weights and cache have the dtype asked for; between the products everything is FP32, norms and
 //! softmax included.
 //!
-//! - [`decoder`]: embedding, layers, output
-//! - [`attention`], [`feed_forward`]: the two halves of a layer
-//! - [`layers`]: linear maps and norms
+//! - `decoder`: embedding, layers, output
+//! - `attention`, `feed_forward`: the two halves of a layer
+//! - `layers`: linear maps and norms
 
 mod attention;
 mod decoder;
