@@ -9,6 +9,7 @@
 //! - [`failure`]: why a cell has no record, and whether trying again could help
 //! - [`status`]: what became of a planned cell
 //! - [`document`]: the markdown file of one generation, written and read back
+//! - [`limits`]: limits that both sides keep
 //! - [`names`]: stream, subjects, buckets and object keys
 //! - [`digest`]: the hashes that identities are made of
 //! - [`redact`]: addresses as messages may show them
@@ -19,6 +20,7 @@ pub mod document;
 pub mod event;
 pub mod failure;
 pub mod job;
+pub mod limits;
 pub mod names;
 pub mod record;
 pub mod redact;

@@ -113,15 +113,7 @@ fn files(folder: Option<&PathBuf>) -> Result<ModelFiles> {
 }
 
 fn request(new: usize) -> Request {
-    let sampling = Sampling {
-        greedy: true,
-        temperature: 1.0,
-        top_p: 1.0,
-        top_k: None,
-        min_p: None,
-        repetition_penalty: 1.0,
-        seed: 0,
-    };
+    let sampling = Sampling::GREEDY;
     Request {
         prompt_ids: (0..PROMPT_TOKENS as u32).collect(),
         max_new_tokens: new,

@@ -76,15 +76,7 @@ fn changed(folder: &Path, change: &Change) -> ModelFiles {
 }
 
 fn request(new: usize) -> Request {
-    let sampling = Sampling {
-        greedy: true,
-        temperature: 1.0,
-        top_p: 1.0,
-        top_k: None,
-        min_p: None,
-        repetition_penalty: 1.0,
-        seed: 0,
-    };
+    let sampling = Sampling::GREEDY;
     Request { prompt_ids: vec![1, 2, 3], max_new_tokens: new, sampling, stop_ids: vec![] }
 }
 
