@@ -41,6 +41,7 @@ pub struct GpuSpec {
 pub struct GpuPrice {
     /// Price of an hour, in `currency`.
     pub per_hour: f64,
+    /// Of `per_hour`, `USD`.
     pub currency: String,
     /// Nobody found a source of the price.
     pub assumed: bool,
@@ -88,12 +89,16 @@ impl GpuPrice {
 /// A table of GPUs cannot be used, or lacks the one asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum GpuTableError {
+    /// Not TOML, or a key is missing, unknown or of another type: the source says where.
     #[error("the table of GPUs is malformed")]
     Malformed(#[from] toml::de::Error),
+    /// A figure that no GPU has.
     #[error("`{key}` of GPU `{name}` is {found}, expected a number above 0")]
     NotPositive { name: String, key: &'static str, found: f64 },
+    /// Two GPUs would answer to one name.
     #[error("the name `{name}` stands twice in the table of GPUs: give each GPU names of its own")]
     Twice { name: String },
+    /// No GPU has this name.
     #[error("unknown GPU `{name}`: expected one of {known}")]
     Unknown { name: String, known: String },
 }

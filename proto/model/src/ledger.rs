@@ -1,4 +1,5 @@
-//! Device memory by formula: what a model, its cache and its workspace need, against what the device allows.
+//! Device memory by formula: what a model, its cache and its workspace need, against what the
+//! device allows.
 
 use std::fmt;
 
@@ -21,17 +22,21 @@ const GRAPH_BYTES: u64 = 100_000_000;
 /// The memory of the device that a model is planned for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceMemory {
+    /// All of it, as the driver reports it.
     pub total_bytes: u64,
     /// What the CUDA context takes before anything of ours; 0 on CPU.
     pub context_bytes: u64,
+    /// What is kept free of what is left.
     pub reserve_bytes: u64,
 }
 
 impl DeviceMemory {
+    /// A GPU, with [`GPU_RESERVE_BYTES`] kept free.
     pub fn gpu(total_bytes: u64, context_bytes: u64) -> Self {
         Self { total_bytes, context_bytes, reserve_bytes: GPU_RESERVE_BYTES }
     }
 
+    /// The memory of a machine that computes on its CPU, with [`HOST_RESERVE_BYTES`] kept free.
     pub fn host(total_bytes: u64) -> Self {
         Self { total_bytes, context_bytes: 0, reserve_bytes: HOST_RESERVE_BYTES }
     }
@@ -51,10 +56,12 @@ pub struct Workspace {
     pub activation_bytes: u64,
     /// Attention scores of one block of rows; 0 with FlashAttention.
     pub score_bytes: u64,
+    /// The CUDA graph; 0 without one.
     pub graph_bytes: u64,
 }
 
 impl Workspace {
+    /// All of it.
     pub fn total_bytes(&self) -> u64 {
         self.logits_bytes + self.activation_bytes + self.score_bytes + self.graph_bytes
     }
@@ -87,16 +94,22 @@ fn activation_width(shape: &ModelShape) -> u64 {
 /// Planned bytes on the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ledger {
+    /// All weights.
     pub weight_bytes: u64,
+    /// Keys and values of `batch` sequences of `context_tokens`.
     pub kv_bytes: u64,
+    /// What a forward pass needs beside.
     pub workspace: Workspace,
     /// The least of `max_memory_gb` and what the device, if one is known, leaves after its context
     /// and the reserve.
     pub cap_bytes: u64,
+    /// The setting `max_memory_gb`.
     pub max_memory_bytes: u64,
+    /// The device, if one is known.
     pub device: Option<DeviceMemory>,
     /// Tokens of a sequence, prompt and output, that the cache is planned for.
     pub context_tokens: usize,
+    /// Sequences at once.
     pub batch: usize,
 }
 
@@ -108,6 +121,7 @@ pub struct Ledger {
     gb(ledger.total_bytes()), gb(ledger.cap_bytes)
 )]
 pub struct DoesNotFit {
+    /// What was planned.
     pub ledger: Ledger,
 }
 
@@ -135,10 +149,12 @@ impl Ledger {
         }
     }
 
+    /// Weights, cache and workspace.
     pub fn total_bytes(&self) -> u64 {
         self.weight_bytes + self.workspace_bytes().saturating_add(self.kv_bytes)
     }
 
+    /// The workspace as one sum.
     pub fn workspace_bytes(&self) -> u64 {
         self.workspace.total_bytes()
     }
@@ -172,7 +188,8 @@ impl fmt::Display for Ledger {
         let cap = match self.device {
             None => format!("max_memory_gb = {}", gb(self.max_memory_bytes)),
             Some(device) => format!(
-                "least of max_memory_gb = {} and {:.1} of the device - {:.1} context - {:.1} reserve",
+                "least of max_memory_gb = {} and {:.1} of the device - {:.1} context - {:.1} \
+                 reserve",
                 gb(self.max_memory_bytes),
                 gb(device.total_bytes),
                 gb(device.context_bytes),

@@ -10,14 +10,21 @@ use crate::vocabulary::{Dtype, EngineKind, LoadFormat, SamplingSource};
 /// Sampling and length. `None` means that the sweep left it open (see [`SamplingSource`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GenerationSettings {
+    /// Tokens after which the text is cut off.
     pub max_new_tokens: u32,
+    /// See [`sampling::TEMPERATURE`].
     pub temperature: Option<f64>,
+    /// See [`sampling::TOP_P`].
     pub top_p: Option<f64>,
+    /// See [`sampling::TOP_K`].
     pub top_k: Option<u32>,
+    /// See [`sampling::MIN_P`].
     pub min_p: Option<f64>,
+    /// See [`sampling::REPETITION_PENALTY`].
     pub repetition_penalty: Option<f64>,
     /// Always the most likely token; temperature and the filters are ignored then.
     pub greedy: bool,
+    /// Where what is open comes from.
     pub sampling: SamplingSource,
 }
 
@@ -63,8 +70,11 @@ impl Default for GenerationSettings {
 /// The engine's settings. Those that a kernel ignores read `n/a` in the record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EngineSettings {
+    /// Which implementation generates.
     pub engine: EngineKind,
+    /// Number format of weights and activations.
     pub dtype: Dtype,
+    /// Where the weights come from.
     pub load_format: LoadFormat,
     /// Cap on device memory, in GB (10^9 bytes). The device's own limit applies below it.
     pub max_memory_gb: f64,
