@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 
-use bakeoff_model::{ShapeError, ledger::DoesNotFit};
+use bakeoff_model::{ShapeError, ledger::DoesNotFit, sampling::OutOfBounds};
 use bakeoff_proto::FailureKind;
 
 pub use crate::source::hub::error::BoxError;
@@ -18,6 +18,9 @@ pub enum EngineError {
     /// The memory ledger exceeds what the device allows.
     #[error(transparent)]
     DoesNotFit(Box<DoesNotFit>),
+    /// A sampling parameter is out of its bounds.
+    #[error(transparent)]
+    Sampling(#[from] OutOfBounds),
     /// The model could not be had from the hub.
     #[error(transparent)]
     Hub(#[from] HubError),
@@ -49,6 +52,7 @@ impl EngineError {
         match self {
             Self::Config(error) => FailureKind::of_shape(error),
             Self::DoesNotFit(_) => FailureKind::DoesNotFit,
+            Self::Sampling(_) => FailureKind::InvalidRequest,
             Self::Hub(error) => error.kind(),
             Self::Candle(error) if is_out_of_memory(error) => FailureKind::OutOfMemory,
             Self::Candle(_) => FailureKind::Device,

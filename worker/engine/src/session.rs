@@ -120,7 +120,7 @@ fn one(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Sampling;
+    use bakeoff_model::Sampling;
 
     /// Answers with the numbers after the prompt's last.
     struct Counter {
@@ -156,15 +156,7 @@ mod tests {
     }
 
     fn request(last: u32, max_new_tokens: usize, stop_ids: Vec<u32>) -> Request {
-        let sampling = Sampling {
-            greedy: true,
-            temperature: 1.0,
-            top_p: 1.0,
-            top_k: None,
-            min_p: None,
-            repetition_penalty: 1.0,
-            seed: 0,
-        };
+        let sampling = Sampling::GREEDY;
         Request { prompt_ids: vec![last], max_new_tokens, sampling, stop_ids }
     }
 

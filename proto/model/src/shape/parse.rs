@@ -1,5 +1,5 @@
-//! From `config.json` to a [`ModelShape`]. Where a field may be absent, the value assumed is the one
-//! transformers assumes for that architecture.
+//! From `config.json` to a [`ModelShape`]. Where a field may be absent, the value assumed is the
+//! one transformers assumes for that architecture.
 
 use super::{
     ExpertShape, ModelShape,
@@ -270,10 +270,11 @@ mod tests {
         let error = parse(&sliding).expect_err("sliding");
         assert!(matches!(error, ShapeError::Unsupported { .. }));
 
-        for text in [&b"{"[..], b"[1]"] {
-            let error = Fields::parse(text).expect_err("no object");
-            assert!(matches!(error, ShapeError::NotJson(_)));
-        }
+        let error = Fields::parse(b"{").expect_err("half an object");
+        assert!(matches!(error, ShapeError::NotJson(_)));
+        assert!(std::error::Error::source(&error).is_some());
+        let error = Fields::parse(b"[1]").expect_err("no object");
+        assert!(error.to_string().contains("is a list, expected an object"), "{error}");
     }
 
     #[test]

@@ -17,14 +17,14 @@ pub mod tokenizer;
 
 use std::collections::BTreeMap;
 
-use bakeoff_model::{Format, GenerationSettings, Thinking};
+use bakeoff_model::{Format, GenerationSettings, Sampling, Thinking};
 use bakeoff_proto::digest::sha256_hex;
 use bakeoff_proto::record::OutputFacts;
 use bakeoff_proto::{FailureKind, FinishReason};
 use minijinja::Value;
 
+use crate::EngineError;
 use crate::source::ModelFiles;
-use crate::{EngineError, engine::Sampling};
 use generation::GenerationConfig;
 use template::{ChatTemplate, Message};
 use tokenizer::{TextStream, TextTokenizer, TokenizerConfig};

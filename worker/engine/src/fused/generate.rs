@@ -7,6 +7,7 @@ use std::{
 };
 
 use bakeoff_kernels::{DecodeState, RingEntry, SampleSettings, StopReason, sample::MarkSeen};
+use bakeoff_model::Sampling;
 use bakeoff_proto::{FailureKind, FinishReason};
 use cudarc::driver::{CudaEvent, sys};
 
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{
     EngineError,
-    engine::{Generation, OnEvent, Request, Sampling, TokenEvent},
+    engine::{Generation, OnEvent, Request, TokenEvent},
 };
 
 /// Decode steps queued beyond the last token seen: enough to hide the host, few enough that a
@@ -67,7 +68,7 @@ impl FusedEngine {
         buffers.control.set(0, 0);
         let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let state = DecodeState {
-            seed: request.sampling.seed,
+            seed: request.sampling.seed(),
             position: size(request.prompt_ids.len()) - 1,
             cache_len: size(self.cache.tokens()),
             max_steps: size(request.max_new_tokens),
@@ -264,11 +265,11 @@ pub(super) fn sample_settings(
     let mut eos = [0; SampleSettings::MAX_EOS];
     eos[..stop_ids.len()].copy_from_slice(stop_ids);
     Ok(SampleSettings {
-        temperature: if sampling.greedy { 0.0 } else { sampling.temperature as f32 },
-        top_p: sampling.top_p as f32,
-        min_p: sampling.min_p.unwrap_or(0.0) as f32,
-        repetition_penalty: sampling.repetition_penalty as f32,
-        top_k: sampling.top_k.unwrap_or(0),
+        temperature: if sampling.greedy() { 0.0 } else { sampling.temperature() as f32 },
+        top_p: sampling.top_p() as f32,
+        min_p: sampling.min_p().unwrap_or(0.0) as f32,
+        repetition_penalty: sampling.repetition_penalty() as f32,
+        top_k: sampling.top_k().unwrap_or(0),
         vocab,
         eos_count: stop_ids.len() as u32,
         forced_count: 0,

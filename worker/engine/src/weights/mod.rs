@@ -9,8 +9,7 @@ pub mod convert;
 pub mod dummy;
 
 use bakeoff_model::{
-    Dtype,
-    settings::LoadFormat,
+    Dtype, LoadFormat,
     shape::ModelShape,
     tensors::{Matrix, ModelWeights, Role, StoredTensor, TensorPlan},
 };

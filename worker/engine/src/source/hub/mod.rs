@@ -31,10 +31,10 @@ use futures::{StreamExt, TryStreamExt};
 pub use error::HubError;
 pub use settings::HubSettings;
 
+use super::files::{DownloadProgress, OnDownload};
 use super::folder::{
     CHAT_TEMPLATE, CONFIG, GENERATION_CONFIG, INDEX, SINGLE, TOKENIZER, TOKENIZER_CONFIG, shards,
 };
-use super::files::{DownloadProgress, OnDownload};
 use cache::ModelCache;
 use fetch::Transfer;
 use listing::{Listing, RemoteFile, list};
