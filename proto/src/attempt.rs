@@ -26,11 +26,14 @@ impl fmt::Display for AttemptId {
 /// The latest attempt at a job, as the key-value bucket holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Attempt {
+    /// The holder's own id.
     pub id: AttemptId,
+    /// The holder's name, for people.
     pub worker: String,
     /// Attempts at this job so far, this one included.
     pub number: u32,
-    /// Consecutive attempts, this one included, that started with no more records than the one before.
+    /// Consecutive attempts, this one included, that started with no more records than the one
+    /// before.
     pub fruitless: u32,
     /// Cells of the job that were done when this attempt started.
     pub done_at_start: u32,
@@ -41,14 +44,16 @@ pub struct Attempt {
 pub enum Claim {
     /// Work on the open cells under this attempt.
     Work(Attempt),
-    /// The job was tried [`MAX_FRUITLESS_ATTEMPTS`] times for nothing: write its failures and end it.
+    /// The job was tried [`MAX_FRUITLESS_ATTEMPTS`] times for nothing: write its failures and end
+    /// it.
     GiveUp(Attempt),
 }
 
 impl Claim {
     /// The claim that follows `previous`, when `done` cells of the job have a record now.
     ///
-    /// Five attempts without progress may start; the fifth claimant that finds none writes the failures.
+    /// Five attempts without progress may start; the fifth claimant that finds none writes the
+    /// failures.
     pub fn after(previous: Option<&Attempt>, id: AttemptId, worker: String, done: u32) -> Self {
         let number = previous.map_or(1, |p| p.number.saturating_add(1));
         let fruitless = match previous {

@@ -40,12 +40,15 @@ pub enum FailureKind {
     ModelNotFound,
     /// `config.json` is missing, malformed or lacks a field.
     BadConfig,
+    /// A decoder that no engine knows.
     UnknownArchitecture,
     /// The memory ledger exceeds the cap or the device.
     DoesNotFit,
     /// Corrupt or truncated safetensors, or tensors of another shape than the config says.
     BadWeights,
+    /// A checkpoint in other numbers than BF16, FP16 or FP32.
     Quantised,
+    /// `tokenizer.json` is missing or malformed.
     BadTokenizer,
     /// The chat template does not parse, throws, or runs out of fuel.
     BadTemplate,
@@ -53,6 +56,7 @@ pub enum FailureKind {
     Unsupported,
     /// The prompt and the tokens asked for exceed the context.
     ContextOverflow,
+    /// A setting out of its bounds, or an empty prompt.
     InvalidRequest,
     /// NaN or infinity in the logits.
     NonFiniteLogits,
@@ -62,6 +66,7 @@ pub enum FailureKind {
     Disk,
     /// The object store did not take a result.
     Store,
+    /// The device had less memory than was planned.
     OutOfMemory,
     /// Any other error of the device or its driver.
     Device,
@@ -71,6 +76,7 @@ pub enum FailureKind {
     Interrupted,
     /// Five attempts in a row brought no new record.
     AttemptsExhausted,
+    /// The sweep was cancelled.
     Cancelled,
 }
 
@@ -106,9 +112,10 @@ impl FailureKind {
     /// The kind of a configuration that cannot be used.
     pub fn of_shape(error: &ShapeError) -> Self {
         match error {
-            ShapeError::NotJson(_) | ShapeError::Missing(_) | ShapeError::Bad { .. } => {
-                Self::BadConfig
-            }
+            ShapeError::NotJson(_)
+            | ShapeError::NotAnObject { .. }
+            | ShapeError::Missing(_)
+            | ShapeError::Bad { .. } => Self::BadConfig,
             ShapeError::UnknownArchitecture { .. } => Self::UnknownArchitecture,
             ShapeError::Quantised { .. } => Self::Quantised,
             ShapeError::Unsupported { .. } => Self::Unsupported,
@@ -118,20 +125,31 @@ impl FailureKind {
 
 bakeoff_model::words!(FailureKind);
 
-/// `failed/<cell>.<generation>.json`: why this generation of the job left the cell without a record.
+/// `failed/<cell>.<generation>.json`: why this generation of the job left the cell without a
+/// record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
+    /// See [`crate::SCHEMA_VERSION`].
     pub schema_version: u32,
+    /// The sweep of the cell.
     pub sweep: SweepName,
+    /// The cell.
     pub cell: CellId,
+    /// Its job.
     pub job: JobId,
+    /// The job's generation.
     pub generation: u32,
+    /// What went wrong.
     pub kind: FailureKind,
     /// The whole error chain, as a person should read it.
     pub message: String,
+    /// The attempt that gave up; `None` if none was claimed.
     pub attempt: Option<AttemptId>,
+    /// Attempts so far.
     pub attempts: u32,
+    /// Who gave up.
     pub worker: Option<String>,
+    /// When, by the worker's clock.
     #[schemars(with = "String")]
     pub failed_at: Timestamp,
 }

@@ -25,12 +25,14 @@ pub enum SweepNameError {
     )]
     Character { name: String, character: char },
     #[error(
-        "the sweep's name `{0}` must start with a letter or a digit: it becomes a folder in the store"
+        "the sweep's name `{0}` must start with a letter or a digit: it becomes a folder in the \
+         store"
     )]
     Start(String),
 }
 
 impl SweepName {
+    /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -81,16 +83,19 @@ impl fmt::Display for SweepName {
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(Serialize, Deserialize, JsonSchema)]
         #[serde(transparent)]
         pub struct $name(String);
 
         impl $name {
+            /// The 16 hexadecimal digits.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
 
-            /// Reads an id back from where one was written; `None` unless it is 16 hexadecimal digits.
+            /// Reads an id back from where one was written; `None` unless it is 16 hexadecimal
+            /// digits.
             pub fn parse(text: &str) -> Option<Self> {
                 let hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
                 (text.len() == 16 && text.bytes().all(hex)).then(|| Self(text.to_owned()))
@@ -117,9 +122,11 @@ hex_id!(
 /// One generation to be made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Cell {
+    /// See [`Cell::identity`].
     pub id: CellId,
     /// The prompt's id in the sweep.
     pub prompt_id: String,
+    /// The prompt as the sweep has it.
     pub prompt: String,
     /// System message of the chat template, if the sweep sets one.
     pub system: Option<String>,
@@ -129,6 +136,7 @@ pub struct Cell {
     pub run: u32,
     /// Derived from the sweep's seed, the prompt and the run.
     pub seed: u64,
+    /// How to generate.
     pub generation: GenerationSettings,
     /// Name of the markdown file without its time stamp: `<Model>` or `<Model>__<prompt>__r<run>`.
     pub file_stem: String,
@@ -180,17 +188,24 @@ pub fn run_seed(sweep_seed: u64, prompt_id: &str, run: u32) -> u64 {
     u64::from_str_radix(&hex[..16], 16).expect("a SHA-256 starts with 16 hexadecimal digits")
 }
 
-/// One model with its cells: the unit of work on the queue. The weights are loaded once for all cells.
+/// One model with its cells: the unit of work on the queue. The weights are loaded once for all
+/// cells.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Job {
+    /// See [`SCHEMA_VERSION`].
     pub schema_version: u32,
+    /// See [`Job::identity`].
     pub id: JobId,
     /// Counted from 1; `retry` publishes the next one.
     pub generation: u32,
+    /// The sweep that it belongs to.
     pub sweep: SweepName,
+    /// Which workers may take it: `any`, `cpu`, or a GPU by [`crate::names::class_token`].
     pub gpu_class: String,
     pub model: ModelSpec,
+    /// The engine's settings.
     pub engine: EngineSettings,
+    /// What to generate.
     pub cells: Vec<Cell>,
 }
 

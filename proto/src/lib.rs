@@ -9,6 +9,8 @@
 //! - [`failure`]: why a cell has no record, and whether trying again could help
 //! - [`status`]: what became of a planned cell
 //! - [`document`]: the markdown file of one generation, written and read back
+//! - [`exit`]: the exit codes of both programs
+//! - [`limits`]: limits that both sides keep
 //! - [`names`]: stream, subjects, buckets and object keys
 //! - [`digest`]: the hashes that identities are made of
 //! - [`redact`]: addresses as messages may show them
@@ -17,8 +19,10 @@ pub mod attempt;
 pub mod digest;
 pub mod document;
 pub mod event;
+pub mod exit;
 pub mod failure;
 pub mod job;
+pub mod limits;
 pub mod names;
 pub mod record;
 pub mod redact;
@@ -27,12 +31,14 @@ pub mod telemetry;
 
 pub use attempt::{Attempt, AttemptId, Claim, MAX_FRUITLESS_ATTEMPTS};
 pub use event::{JobEvent, JobPhase};
+pub use exit::Exit;
 pub use failure::{Disposition, Failure, FailureKind};
 pub use job::{Cell, CellId, Job, JobId, SweepName};
 pub use record::{FinishReason, Metrics, MetricsRecord};
 pub use status::CellStatus;
 
-/// Version of every JSON document this crate defines. A reader accepts its own version and older ones.
+/// Version of every JSON document this crate defines. A reader accepts its own version and older
+/// ones.
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// The schema version of a JSON document that is too new to be read here, whatever else it holds.

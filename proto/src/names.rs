@@ -1,4 +1,5 @@
-//! Names on the wire and in the store, in one place: whoever reads and whoever writes agree by construction.
+//! Names on the wire and in the store, in one place: whoever reads and whoever writes agree by
+//! construction.
 
 use crate::{CellId, Job, JobId, SweepName, digest};
 
@@ -15,7 +16,9 @@ pub const ANY_CLASS: &str = "any";
 /// GPU class of a worker without a GPU.
 pub const CPU_CLASS: &str = "cpu";
 
+/// Subjects of [`JOBS_STREAM`].
 pub const JOBS_SUBJECTS: &str = "bakeoff.jobs.>";
+/// Subjects of [`EVENTS_STREAM`].
 pub const EVENTS_SUBJECTS: &str = "bakeoff.events.>";
 
 /// A subject token may not hold `.`, `*`, `>` or spaces: names become hashes.
@@ -84,34 +87,42 @@ pub fn control_key(sweep: &SweepName) -> String {
     format!("cancel.{}", sweep_token(sweep))
 }
 
+/// The frozen plan.
 pub fn plan_key(sweep: &SweepName) -> String {
     format!("{sweep}/sweep.json")
 }
 
+/// Where the records of a sweep are.
 pub fn records_prefix(sweep: &SweepName) -> String {
     format!("{sweep}/metrics")
 }
 
+/// A cell's record: its presence is completion.
 pub fn record_key(sweep: &SweepName, cell: &CellId) -> String {
     format!("{sweep}/metrics/{cell}.json")
 }
 
+/// Where the failures of a sweep are.
 pub fn failures_prefix(sweep: &SweepName) -> String {
     format!("{sweep}/failed")
 }
 
+/// Why a generation of the job left the cell without a record.
 pub fn failure_key(sweep: &SweepName, cell: &CellId, generation: u32) -> String {
     format!("{sweep}/failed/{cell}.{generation}.json")
 }
 
+/// What was sampled while a cell was generated.
 pub fn telemetry_key(sweep: &SweepName, cell: &CellId, attempt: &crate::AttemptId) -> String {
     format!("{sweep}/telemetry/{cell}.{attempt}.csv")
 }
 
+/// The verdicts of a cell's checks.
 pub fn check_key(sweep: &SweepName, cell: &CellId) -> String {
     format!("{sweep}/checks/{cell}.json")
 }
 
+/// The stars that people gave.
 pub fn reviews_key(sweep: &SweepName) -> String {
     format!("{sweep}/reviews.toml")
 }

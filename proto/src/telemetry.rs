@@ -4,6 +4,7 @@
 pub const SECONDS: &str = "seconds";
 /// Memory of the GPU in use, by whomever.
 pub const GPU_USED_BYTES: &str = "gpu_used_bytes";
+/// Share of the time in which a kernel ran, percent.
 pub const GPU_UTIL_PCT: &str = "gpu_util_pct";
 /// Resident set size of the worker.
 pub const RSS_BYTES: &str = "rss_bytes";
@@ -44,6 +45,7 @@ pub struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
+    /// Reads any text; what is no table has no columns.
     pub fn parse(csv: &'a str) -> Self {
         let mut lines = csv.lines();
         let header = lines.next().unwrap_or_default().split(',').map(str::trim).collect();

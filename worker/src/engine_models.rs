@@ -122,7 +122,7 @@ impl Model for EngineModel {
         let request = Request {
             prompt_ids: rendered.ids.clone(),
             max_new_tokens: max_new_tokens as usize,
-            sampling: sampling.clone(),
+            sampling,
             stop_ids: self.formatter.stop_ids().to_vec(),
         };
         let mut on_event = |event| -> ControlFlow<()> { on_token(event) };

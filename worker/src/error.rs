@@ -1,5 +1,4 @@
-//! Why a command failed, each cause with its type: the exit code follows from it
-//! ([`crate::exit::Exit::of`]).
+//! Why a command failed, each cause with its type, and the exit code that follows from it.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,6 +6,8 @@ use std::str::Utf8Error;
 
 use bakeoff_engine::EngineError;
 use bakeoff_engine::source::hub::HubError;
+use bakeoff_proto::exit::Exit;
+use bakeoff_proto::{Disposition, FailureKind};
 use bakeoff_transport::queue::QueueError;
 use bakeoff_transport::store::StoreError;
 
@@ -46,4 +47,28 @@ pub enum CommandError {
     System { what: &'static str, source: io::Error },
     #[error("cannot write to stdout: {0}")]
     Output(#[from] io::Error),
+}
+
+impl CommandError {
+    /// What a command that failed so ends with.
+    pub fn exit(&self) -> Exit {
+        let bad_input = match self {
+            Self::Usage(_)
+            | Self::PromptFile { .. }
+            | Self::PromptEncoding { .. }
+            | Self::ModelFile { .. }
+            | Self::Listen(_) => true,
+            Self::Queue(error) | Self::Serve(ServeError::Queue(error)) => error.is_bad_input(),
+            Self::Store(error) => error.is_bad_input(),
+            Self::Engine(error) | Self::Bench { source: error, .. } => is_bad_input(error.kind()),
+            Self::Hub(error) => is_bad_input(error.kind()),
+            Self::Serve(ServeError::Hung(_)) | Self::System { .. } | Self::Output(_) => false,
+        };
+        if bad_input { Exit::BadInput } else { Exit::Failure }
+    }
+}
+
+/// Input that can never work; the rest is a failure.
+fn is_bad_input(kind: FailureKind) -> bool {
+    kind.disposition() == Disposition::Final && kind != FailureKind::NonFiniteLogits
 }

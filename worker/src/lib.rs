@@ -10,13 +10,12 @@
 //! - [`telemetry`]: GPU and process sampled while a cell runs
 //! - [`observe`]: what probes and Prometheus see
 //! - [`signals`], [`host`]: the system's side: stopping, host name, memory and time of the process
-//! - [`error`], [`exit`]: why a command failed, and with which exit code; [`build_id`]: which build
+//! - [`error`]: why a command failed, and with which exit code; [`build_id`]: which build
 
 pub mod build_id;
 pub mod commands;
 pub mod engine_models;
 pub mod error;
-pub mod exit;
 pub mod host;
 pub mod metrics;
 pub mod model;

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use bakeoff_transport::error::describe;
 use bakeoff_transport::logging;
 use bakeoff_worker::commands::Cli;
-use bakeoff_worker::exit::Exit;
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -13,7 +12,7 @@ fn main() -> ExitCode {
     let _logging = logging::start("bakeoff-worker", cli.logging, "info,async_nats=off");
     let exit = cli.command.execute().unwrap_or_else(|error| {
         eprintln!("error: {}", describe(&error));
-        Exit::of(&error)
+        error.exit()
     });
     exit.into()
 }

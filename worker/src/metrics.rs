@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use bakeoff_engine::{Footprint, Generation};
+use bakeoff_model::percentile::percentiles;
 use bakeoff_proto::Metrics;
 
 /// What a loaded model brings to the figures of every generation.
@@ -43,7 +44,7 @@ pub fn measure(
         .zip(bytes_per_token)
         .zip(load.read_bandwidth_gb_s)
         .map(|((tok_s, bytes), gb_s)| roofline_pct(tok_s, bytes, gb_s));
-    let itl = |share| percentile(&timing.inter_token_ms, share);
+    let itl = percentiles(&timing.inter_token_ms, [50.0, 95.0, 99.0]);
     let metrics = Metrics {
         flash_attn: generation.flash_attn,
         tokens_generated: u32::try_from(tokens).unwrap_or(u32::MAX),
@@ -55,9 +56,9 @@ pub fn measure(
         tpot_ms: timing.tpot_s.map(|s| s * 1e3),
         decode_tok_s: timing.decode_tok_s,
         prefill_tok_s: rate(prompt_tokens as f64, timing.ttft_s).unwrap_or(0.0),
-        itl_p50_ms: itl(0.5),
-        itl_p95_ms: itl(0.95),
-        itl_p99_ms: itl(0.99),
+        itl_p50_ms: itl.map(|[p50, _, _]| p50),
+        itl_p95_ms: itl.map(|[_, p95, _]| p95),
+        itl_p99_ms: itl.map(|[_, _, p99]| p99),
         roofline_pct,
         read_bandwidth_gb_s: load.read_bandwidth_gb_s,
         bytes_per_token,
@@ -112,14 +113,6 @@ impl Timing {
             inter_token_ms: token_times.windows(2).map(gap_ms).collect(),
         })
     }
-}
-
-/// The value below which `share` of the values lie (nearest rank). `None` of nothing.
-pub fn percentile(values: &[f64], share: f64) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let rank = (share * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.saturating_sub(1)).copied()
 }
 
 fn rate(amount: f64, seconds: f64) -> Option<f64> {
@@ -182,6 +175,7 @@ mod tests {
         // 100 tok/s of the 200 that 202.3 GB/s allow.
         assert!((found.roofline_pct.unwrap() - 50.0).abs() < 1e-6, "{found:?}");
         assert_eq!((found.load_gb_s, found.download_s), (0.5, Some(7.0)));
+        assert_eq!((found.itl_p50_ms, found.itl_p99_ms), (Some(10.0), Some(10.0)));
         assert_eq!((found.model_memory_gb, found.kv_memory_gb), (2.0, 0.005));
         assert!(found.flash_attn && found.tokens_generated == 3 && found.gpu_free_gb.is_none());
         let unknown = LoadFacts { read_bandwidth_gb_s: None, load_s: 0.0, ..load() };

@@ -29,7 +29,7 @@ pub use model::Report;
 
 /// `report.md` of what was collected.
 pub fn render_markdown(collected: &Collected) -> String {
-    let report = build(collected, &crate::sizing::shipped_gpus());
+    let report = build(collected, bakeoff_model::GpuTable::shipped().as_slice());
     markdown::render(&report)
 }
 
@@ -44,7 +44,7 @@ pub struct Documents {
 
 /// All documents.
 pub fn documents(collected: &Collected) -> Documents {
-    let report = build(collected, &crate::sizing::shipped_gpus());
+    let report = build(collected, bakeoff_model::GpuTable::shipped().as_slice());
     let mut json = serde_json::to_string_pretty(&report).expect("a report serialises to JSON");
     json.push('\n');
     Documents { markdown: markdown::render(&report), html: html::render(&report, collected), json }

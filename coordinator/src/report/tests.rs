@@ -191,7 +191,7 @@ fn notebook() -> Collected {
 #[test]
 fn the_notebooks_outcome_leads_to_its_conclusions() {
     let collected = notebook();
-    let report = build(&collected, &crate::sizing::shipped_gpus());
+    let report = build(&collected, bakeoff_model::GpuTable::shipped().as_slice());
     assert_eq!(report.measure, Measure::Stars);
     let picks: Vec<_> = report
         .recommendations
@@ -501,7 +501,7 @@ fn random_weights_and_mismatches_are_told_once_a_model() {
     for record in collected.records.values_mut() {
         record.mismatches = vec![format!("weights: 1 bytes planned, {} bytes seen", record.run)];
     }
-    let report = build(&collected, &crate::sizing::shipped_gpus());
+    let report = build(&collected, bakeoff_model::GpuTable::shipped().as_slice());
     let of = |kind: &str| -> Vec<&str> {
         report.warnings.iter().filter(|w| w.kind == kind).map(|w| w.text.as_str()).collect()
     };

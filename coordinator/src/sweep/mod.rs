@@ -200,9 +200,6 @@ fn default_summary(name: &SweepName) -> String {
     format!("{name}_summary.csv")
 }
 
-/// Names in the sweep's folder that are taken.
-const RESERVED: [&str; 4] = ["sweep.json", "reviews.toml", "report.md", "report.html"];
-
 fn summary(top: &mut Section<'_>, name: &SweepName) -> Result<String, SweepError> {
     let Some(summary) = top.string("summary")? else {
         return Ok(default_summary(name));
@@ -211,8 +208,8 @@ fn summary(top: &mut Section<'_>, name: &SweepName) -> Result<String, SweepError
     let fine = summary.len() <= 128
         && summary.chars().all(allowed)
         && summary.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && summary.ends_with(".csv")
-        && !RESERVED.contains(&summary.as_str());
+        // No other file at the top of the sweep's folder ends so.
+        && summary.ends_with(".csv");
     if fine {
         return Ok(summary);
     }

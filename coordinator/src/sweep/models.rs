@@ -53,7 +53,7 @@ fn read_one(
         settings::read_generation(&mut overrides, &mut generation)?;
         overrides.finish()?;
     }
-    settings::settle(&mut generation);
+    let generation = generation.settled();
     let mut engines = base.engines.clone();
     if let Some(mut overrides) = section.section("engine")? {
         engines = settings::read_engines(&mut overrides, &engines)?;

@@ -1,7 +1,7 @@
 //! `[generation]`, `[engine]` and `[queue]`, and the same settings as overrides of one model.
 
 use bakeoff_model::LoadFormat;
-use bakeoff_model::{Dtype, EngineKind, EngineSettings, GenerationSettings, SamplingSource};
+use bakeoff_model::{sampling, Dtype, EngineKind, EngineSettings, GenerationSettings, SamplingSource};
 use bakeoff_proto::{names};
 
 use super::{Section, SweepError};
@@ -56,20 +56,14 @@ pub fn read_generation(
     if let Some(value) = section.integer_u32("max_new_tokens", 1..=MAX_NEW_TOKENS)? {
         settings.max_new_tokens = value;
     }
-    let temperature = section.number(
-        "temperature",
-        "a number above 0 and at most 5 (for the most likely token always, set `greedy = true`)",
-        |t| t > 0.0 && t <= 5.0,
-    )?;
-    let top_p =
-        section.number("top_p", "a number above 0 and at most 1", |p| p > 0.0 && p <= 1.0)?;
-    let min_p =
-        section.number("min_p", "a number from 0 to below 1", |p| (0.0..1.0).contains(&p))?;
-    let penalty =
-        section.number("repetition_penalty", "a number from 0.1 to 10 (1 is off)", |p| {
-            (0.1..=10.0).contains(&p)
-        })?;
-    let top_k = section.integer_u32("top_k", 1..=1_000_000)?;
+    let mut number = |bounds: sampling::Bounds| {
+        section.number(bounds.name, bounds.expected, |value| bounds.contains(value))
+    };
+    let temperature = number(sampling::TEMPERATURE)?;
+    let top_p = number(sampling::TOP_P)?;
+    let min_p = number(sampling::MIN_P)?;
+    let penalty = number(sampling::REPETITION_PENALTY)?;
+    let top_k = section.integer_u32(sampling::TOP_K.name, 0..=sampling::MAX_TOP_K)?;
     settings.temperature = temperature.or(settings.temperature);
     settings.top_p = top_p.or(settings.top_p);
     settings.min_p = min_p.or(settings.min_p);
@@ -136,18 +130,4 @@ pub fn read_gpu_class(section: &mut Section<'_>) -> Result<Option<String>, Sweep
         ));
     }
     Ok(Some(token))
-}
-
-/// Fills in the defaults once all overrides are applied, and drops what greedy decoding ignores,
-/// so that two sweeps that mean the same have the same cells.
-pub fn settle(settings: &mut GenerationSettings) {
-    if settings.greedy {
-        settings.temperature = None;
-        settings.top_p = None;
-        settings.top_k = None;
-        settings.min_p = None;
-    } else if settings.sampling == SamplingSource::Sweep {
-        settings.temperature.get_or_insert(GenerationSettings::DEFAULT_TEMPERATURE);
-        settings.top_p.get_or_insert(GenerationSettings::DEFAULT_TOP_P);
-    }
 }

@@ -1,9 +1,13 @@
-//! Device memory by formula: what a model, its cache and its workspace need, against what the device allows.
+//! Device memory by formula: what a model, its cache and its workspace need, against what the
+//! device allows.
 
 use std::fmt;
 
 use crate::{EngineSettings, shape::ModelShape};
 
+/// What the CUDA context takes of a GPU, where nobody can ask the device: more than any card that
+/// was seen with a current driver.
+pub const CUDA_CONTEXT_BYTES: u64 = 600_000_000;
 /// Kept free on a GPU beside everything we plan: cuBLAS workspaces, fragmentation, the display.
 pub const GPU_RESERVE_BYTES: u64 = 4_000_000_000;
 /// Kept free on a machine that computes on its CPU.
@@ -18,22 +22,27 @@ const GRAPH_BYTES: u64 = 100_000_000;
 /// The memory of the device that a model is planned for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceMemory {
+    /// All of it, as the driver reports it.
     pub total_bytes: u64,
     /// What the CUDA context takes before anything of ours; 0 on CPU.
     pub context_bytes: u64,
+    /// What is kept free of what is left.
     pub reserve_bytes: u64,
 }
 
 impl DeviceMemory {
+    /// A GPU, with [`GPU_RESERVE_BYTES`] kept free.
     pub fn gpu(total_bytes: u64, context_bytes: u64) -> Self {
         Self { total_bytes, context_bytes, reserve_bytes: GPU_RESERVE_BYTES }
     }
 
+    /// The memory of a machine that computes on its CPU, with [`HOST_RESERVE_BYTES`] kept free.
     pub fn host(total_bytes: u64) -> Self {
         Self { total_bytes, context_bytes: 0, reserve_bytes: HOST_RESERVE_BYTES }
     }
 
-    fn usable_bytes(self) -> u64 {
+    /// What may be planned with.
+    pub fn usable_bytes(self) -> u64 {
         self.total_bytes.saturating_sub(self.context_bytes).saturating_sub(self.reserve_bytes)
     }
 }
@@ -47,10 +56,12 @@ pub struct Workspace {
     pub activation_bytes: u64,
     /// Attention scores of one block of rows; 0 with FlashAttention.
     pub score_bytes: u64,
+    /// The CUDA graph; 0 without one.
     pub graph_bytes: u64,
 }
 
 impl Workspace {
+    /// All of it.
     pub fn total_bytes(&self) -> u64 {
         self.logits_bytes + self.activation_bytes + self.score_bytes + self.graph_bytes
     }
@@ -83,16 +94,22 @@ fn activation_width(shape: &ModelShape) -> u64 {
 /// Planned bytes on the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ledger {
+    /// All weights.
     pub weight_bytes: u64,
+    /// Keys and values of `batch` sequences of `context_tokens`.
     pub kv_bytes: u64,
+    /// What a forward pass needs beside.
     pub workspace: Workspace,
     /// The least of `max_memory_gb` and what the device, if one is known, leaves after its context
     /// and the reserve.
     pub cap_bytes: u64,
+    /// The setting `max_memory_gb`.
     pub max_memory_bytes: u64,
+    /// The device, if one is known.
     pub device: Option<DeviceMemory>,
     /// Tokens of a sequence, prompt and output, that the cache is planned for.
     pub context_tokens: usize,
+    /// Sequences at once.
     pub batch: usize,
 }
 
@@ -104,6 +121,7 @@ pub struct Ledger {
     gb(ledger.total_bytes()), gb(ledger.cap_bytes)
 )]
 pub struct DoesNotFit {
+    /// What was planned.
     pub ledger: Ledger,
 }
 
@@ -131,10 +149,12 @@ impl Ledger {
         }
     }
 
+    /// Weights, cache and workspace.
     pub fn total_bytes(&self) -> u64 {
         self.weight_bytes + self.workspace_bytes().saturating_add(self.kv_bytes)
     }
 
+    /// The workspace as one sum.
     pub fn workspace_bytes(&self) -> u64 {
         self.workspace.total_bytes()
     }
@@ -168,7 +188,8 @@ impl fmt::Display for Ledger {
         let cap = match self.device {
             None => format!("max_memory_gb = {}", gb(self.max_memory_bytes)),
             Some(device) => format!(
-                "least of max_memory_gb = {} and {:.1} of the device - {:.1} context - {:.1} reserve",
+                "least of max_memory_gb = {} and {:.1} of the device - {:.1} context - {:.1} \
+                 reserve",
                 gb(self.max_memory_bytes),
                 gb(device.total_bytes),
                 gb(device.context_bytes),
@@ -191,14 +212,16 @@ fn gb(bytes: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::GpuTable;
+    use crate::known::{self, KNOWN_MODELS};
 
     fn shape(name: &str) -> ModelShape {
-        let path = format!("{}/../../deploy/models/{name}.json", env!("CARGO_MANIFEST_DIR"));
-        ModelShape::from_config_json(&std::fs::read(&path).expect(&path)).expect(name)
+        known::find(&format!("Qwen/{name}")).expect(name).shape()
     }
 
-    /// An H100 80GB HBM3 reports 81559 MiB.
-    const H100: u64 = 81_559 << 20;
+    fn memory(gpu: &str) -> DeviceMemory {
+        GpuTable::shipped().find(gpu).expect(gpu).memory()
+    }
 
     #[test]
     fn the_cap_is_the_least_of_the_setting_and_what_the_device_leaves() {
@@ -208,8 +231,9 @@ mod tests {
             |settings: &EngineSettings, device| Ledger::plan(&shape, settings, 4196, 1, device);
 
         assert_eq!(plan(&settings, None).cap_bytes, 85_000_000_000);
-        let h100 = Some(DeviceMemory::gpu(H100, 500_000_000));
-        assert_eq!(plan(&settings, h100).cap_bytes, H100 - 4_500_000_000);
+        // An H100 80GB HBM3 reports 81559 MiB.
+        let h100 = Some(memory("h100"));
+        assert_eq!(plan(&settings, h100).cap_bytes, (81_559 << 20) - 4_600_000_000);
         let low = EngineSettings { max_memory_gb: 20.0, ..settings.clone() };
         assert_eq!(plan(&low, h100).cap_bytes, 20_000_000_000);
         let tiny = Some(DeviceMemory::gpu(2_000_000_000, 500_000_000));
@@ -218,19 +242,13 @@ mod tests {
 
     #[test]
     fn the_five_models_fit_an_h100_and_the_large_ones_not_a_24_gb_card() {
-        for name in [
-            "Qwen2.5-Coder-7B-Instruct",
-            "Qwen2.5-Coder-32B-Instruct",
-            "Qwen3-32B",
-            "Qwen3-30B-A3B",
-            "Qwen3-Coder-30B-A3B-Instruct",
-        ] {
-            let plan = |total| {
-                let device = Some(DeviceMemory::gpu(total, 500_000_000));
-                Ledger::plan(&shape(name), &EngineSettings::default(), 32_768, 1, device)
+        for model in KNOWN_MODELS {
+            let plan = |gpu| {
+                let (settings, device) = (EngineSettings::default(), Some(memory(gpu)));
+                Ledger::plan(&model.shape(), &settings, 32_768, 1, device)
             };
-            assert_eq!(plan(H100).fits(), Ok(()), "{name}");
-            assert_eq!(plan(24 << 30).fits().is_ok(), name.contains("7B"), "{name}");
+            assert_eq!(plan("h100").fits(), Ok(()), "{}", model.id);
+            assert_eq!(plan("l4").fits().is_ok(), model.id.contains("7B"), "{}", model.id);
         }
     }
 

@@ -4,26 +4,52 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::sampling::{self, SamplingParams};
 use crate::vocabulary::{Dtype, EngineKind, LoadFormat, SamplingSource};
 
 /// Sampling and length. `None` means that the sweep left it open (see [`SamplingSource`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GenerationSettings {
+    /// Tokens after which the text is cut off.
     pub max_new_tokens: u32,
+    /// See [`sampling::TEMPERATURE`].
     pub temperature: Option<f64>,
+    /// See [`sampling::TOP_P`].
     pub top_p: Option<f64>,
+    /// See [`sampling::TOP_K`].
     pub top_k: Option<u32>,
+    /// See [`sampling::MIN_P`].
     pub min_p: Option<f64>,
+    /// See [`sampling::REPETITION_PENALTY`].
     pub repetition_penalty: Option<f64>,
     /// Always the most likely token; temperature and the filters are ignored then.
     pub greedy: bool,
+    /// Where what is open comes from.
     pub sampling: SamplingSource,
 }
 
 impl GenerationSettings {
+    /// Tokens after which a text is cut off, where nobody says otherwise.
     pub const DEFAULT_MAX_NEW_TOKENS: u32 = 4096;
-    pub const DEFAULT_TEMPERATURE: f64 = 0.7;
-    pub const DEFAULT_TOP_P: f64 = 0.9;
+
+    /// Fills in the defaults once all overrides are applied, drops what greedy decoding ignores and
+    /// what is switched off, so that two sweeps that mean the same have the same cells. A
+    /// temperature of 0 is greedy.
+    #[must_use]
+    pub fn settled(mut self) -> Self {
+        self.greedy |= self.temperature.is_some_and(sampling::is_greedy);
+        if self.greedy {
+            self.temperature = None;
+            self.top_p = None;
+            self.top_k = None;
+            self.min_p = None;
+        } else if self.sampling == SamplingSource::Sweep {
+            self.temperature.get_or_insert(SamplingParams::DEFAULT_TEMPERATURE);
+            self.top_p.get_or_insert(SamplingParams::DEFAULT_TOP_P);
+            self.top_k = self.top_k.filter(|k| *k > 0);
+        }
+        self
+    }
 }
 
 impl Default for GenerationSettings {
@@ -44,8 +70,11 @@ impl Default for GenerationSettings {
 /// The engine's settings. Those that a kernel ignores read `n/a` in the record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EngineSettings {
+    /// Which implementation generates.
     pub engine: EngineKind,
+    /// Number format of weights and activations.
     pub dtype: Dtype,
+    /// Where the weights come from.
     pub load_format: LoadFormat,
     /// Cap on device memory, in GB (10^9 bytes). The device's own limit applies below it.
     pub max_memory_gb: f64,
@@ -71,5 +100,28 @@ impl Default for EngineSettings {
             reduced_precision_reduction: true,
             cuda_graph: true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_mean_the_same_are_the_same() {
+        let open = GenerationSettings::default();
+        let zero = GenerationSettings { temperature: Some(0.0), top_p: Some(0.5), ..open.clone() };
+        let greedy = GenerationSettings { greedy: true, top_k: Some(5), ..open.clone() };
+        assert_eq!(zero.settled(), greedy.settled());
+        let spelled_out = GenerationSettings {
+            temperature: Some(0.7),
+            top_p: Some(0.9),
+            top_k: Some(0),
+            ..open.clone()
+        };
+        assert_eq!(open.clone().settled(), spelled_out.settled());
+        // With the model's own settings, an open value stays open and 0 switches top-k off.
+        let model = GenerationSettings { sampling: SamplingSource::Model, top_k: Some(0), ..open };
+        assert_eq!(model.clone().settled(), model);
     }
 }

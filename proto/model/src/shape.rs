@@ -1,51 +1,24 @@
-//! A model's sizes, read from its `config.json`, and the arithmetic that follows from them: how many
-//! parameters, how many bytes, how many of them a decoded token reads, how many operations it costs.
+//! A model's sizes, read from its `config.json`, and the arithmetic that follows from them: how
+//! many parameters, how many bytes, how many of them a decoded token reads, how many operations it
+//! costs.
 
+mod architecture;
 mod fields;
 mod parse;
 
 use crate::Dtype;
 
+pub use architecture::Architecture;
 pub use fields::{Fields, ShapeError};
-
-/// The decoders we know, by the name in `architectures`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Architecture {
-    Llama,
-    Qwen2,
-    Qwen3,
-    Qwen3Moe,
-}
-
-impl Architecture {
-    pub const ALL: [Self; 4] = [Self::Llama, Self::Qwen2, Self::Qwen3, Self::Qwen3Moe];
-
-    /// The class name in `architectures`.
-    pub fn class_name(self) -> &'static str {
-        match self {
-            Self::Llama => "LlamaForCausalLM",
-            Self::Qwen2 => "Qwen2ForCausalLM",
-            Self::Qwen3 => "Qwen3ForCausalLM",
-            Self::Qwen3Moe => "Qwen3MoeForCausalLM",
-        }
-    }
-
-    /// The name in `model_type`.
-    pub fn model_type(self) -> &'static str {
-        match self {
-            Self::Llama => "llama",
-            Self::Qwen2 => "qwen2",
-            Self::Qwen3 => "qwen3",
-            Self::Qwen3Moe => "qwen3_moe",
-        }
-    }
-}
 
 /// The experts of a mixture-of-experts model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExpertShape {
+    /// Experts of a routed layer.
     pub experts: usize,
+    /// Of them those that a token meets.
     pub experts_per_token: usize,
+    /// Width of one expert.
     pub intermediate_size: usize,
     /// Every so many layers are routed, unless listed in `dense_layers`.
     pub sparse_step: usize,
@@ -56,23 +29,35 @@ pub struct ExpertShape {
 /// What is needed to size a model. Everything else of its configuration is the engine's business.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelShape {
+    /// Which decoder it is.
     pub architecture: Architecture,
+    /// Rows of the embedding and of the output matrix.
     pub vocab_size: usize,
+    /// Width of the residual stream.
     pub hidden_size: usize,
     /// Width of the plain MLP.
     pub intermediate_size: usize,
+    /// Decoder layers.
     pub layers: usize,
+    /// Query heads of a layer.
     pub heads: usize,
+    /// Key and value heads of a layer; divides `heads`.
     pub kv_heads: usize,
+    /// Width of a head; even.
     pub head_dim: usize,
     /// Positions the model was made for, stretched by its `rope_scaling` if it has one.
     pub max_context: usize,
+    /// The output matrix is the embedding.
     pub tie_word_embeddings: bool,
+    /// Queries, keys and values have biases.
     pub qkv_bias: bool,
+    /// Attention's output has a bias.
     pub o_bias: bool,
+    /// The plain MLP has biases.
     pub mlp_bias: bool,
     /// RMS norms over each head of queries and keys.
     pub qk_norm: bool,
+    /// `None` for a dense model.
     pub experts: Option<ExpertShape>,
     /// Bytes of a parameter as the checkpoint stores it (`torch_dtype`; 2 where it is silent).
     pub stored_bytes_per_parameter: u64,
@@ -82,8 +67,8 @@ impl ModelShape {
     /// Reads the sizes from the bytes of a `config.json`.
     ///
     /// # Errors
-    /// Not JSON, a field missing or of the wrong kind (which is named), an architecture we do not know,
-    /// a quantised checkpoint.
+    /// Not JSON, a field missing or of the wrong kind (which is named), an architecture we do not
+    /// know, a quantised checkpoint.
     pub fn from_config_json(json: &[u8]) -> Result<Self, ShapeError> {
         parse::shape(&Fields::parse(json)?)
     }
@@ -104,18 +89,22 @@ impl ModelShape {
         })
     }
 
+    /// Layers that are routed to experts.
     pub fn routed_layers(&self) -> usize {
         (0..self.layers).filter(|&layer| self.is_routed(layer)).count()
     }
 
+    /// Width of all query heads of a layer.
     pub fn q_size(&self) -> usize {
         self.heads * self.head_dim
     }
 
+    /// Width of all key heads of a layer, and of all value heads.
     pub fn kv_size(&self) -> usize {
         self.kv_heads * self.head_dim
     }
 
+    /// All of them; tied embeddings count once.
     pub fn parameters(&self) -> u64 {
         let embeddings = if self.tie_word_embeddings { 1 } else { 2 };
         embeddings * self.embedding_parameters()
@@ -220,10 +209,10 @@ impl ModelShape {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::known;
 
     fn shape(name: &str) -> ModelShape {
-        let path = format!("{}/../../deploy/models/{name}.json", env!("CARGO_MANIFEST_DIR"));
-        ModelShape::from_config_json(&std::fs::read(&path).expect(&path)).expect(name)
+        known::find(&format!("Qwen/{name}")).expect(name).shape()
     }
 
     fn gb(bytes: u64) -> f64 {

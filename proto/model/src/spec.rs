@@ -23,8 +23,11 @@ pub enum ModelSource {
 /// One model of a sweep.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct ModelSpec {
+    /// Where its files are.
     pub source: ModelSource,
+    /// How its prompts are formatted.
     pub format: Format,
+    /// Whether it thinks first.
     pub thinking: Thinking,
 }
 

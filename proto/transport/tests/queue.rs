@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bakeoff_model::{EngineSettings, GenerationSettings, ModelSource};
+use bakeoff_proto::limits::MAX_JOB_BYTES;
 use bakeoff_proto::{Attempt, AttemptId, Job, JobEvent, JobPhase, SweepName};
 use bakeoff_test_servers::{NatsServer, jobs};
 use bakeoff_transport::queue::memory::MemoryQueue;
@@ -232,10 +233,10 @@ async fn a_class_that_nobody_laid_out_is_no_obstacle(queue: &dyn JobQueue) {
     pulled.expect("the job of the other class").ack().await.unwrap();
 }
 
-async fn a_message_over_one_mebibyte_is_refused(queue: &dyn JobQueue) {
-    let job = job(&sweep("large"), "any", &"x".repeat(1 << 20));
+async fn a_message_that_is_too_large_is_refused(queue: &dyn JobQueue) {
+    let job = job(&sweep("large"), "any", &"x".repeat(MAX_JOB_BYTES));
     let error = queue.publish(&job).await.unwrap_err();
-    assert!(matches!(error, QueueError::TooLarge { limit: 1_048_576, .. }), "{error}");
+    assert!(matches!(error, QueueError::TooLarge { limit: MAX_JOB_BYTES, .. }), "{error}");
     assert!(error.to_string().contains("cells_per_job"), "{error}");
 }
 
@@ -314,5 +315,5 @@ suite!(
     a_cancelled_sweep_leaves_the_queue,
     a_watcher_sees_the_latest_event_and_then_the_live_ones,
     a_class_that_nobody_laid_out_is_no_obstacle,
-    a_message_over_one_mebibyte_is_refused,
+    a_message_that_is_too_large_is_refused,
 );

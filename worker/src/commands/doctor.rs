@@ -7,6 +7,7 @@ use std::time::Duration;
 use bakeoff_engine::host;
 use bakeoff_engine::source::hub::probe::{Answer, probe};
 use bakeoff_engine::source::hub::{HubSettings, cache_room};
+use bakeoff_proto::exit::Exit;
 use bakeoff_transport::args::{NatsArgs, StoreArgs};
 use bakeoff_transport::error::describe;
 use bakeoff_transport::queue::nats::NatsQueue;
@@ -17,7 +18,6 @@ use serde::Serialize;
 use super::device::DeviceArgs;
 use crate::build_id::BUILD;
 use crate::error::CommandError;
-use crate::exit::Exit;
 use crate::telemetry::Gpu;
 
 const AFTER_HELP: &str = "\

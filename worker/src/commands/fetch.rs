@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bakeoff_engine::source::hub::{self, HubError, HubSettings, Snapshot};
+use bakeoff_proto::exit::Exit;
 use clap::Args;
 use serde::Serialize;
 
 use crate::error::CommandError;
-use crate::exit::Exit;
 
 /// Between two lines of progress where nobody watches.
 const LOG_EVERY: Duration = Duration::from_secs(10);

@@ -15,13 +15,13 @@ use bakeoff_model::{
     Dtype, EngineKind, EngineSettings, Format, GenerationSettings, LoadFormat, ModelSource,
     SamplingSource, Thinking,
 };
+use bakeoff_proto::exit::Exit;
 use bakeoff_proto::{FailureKind, FinishReason, Metrics};
 use clap::Args;
 use serde::Serialize;
 
 use super::device::DeviceArgs;
 use crate::error::CommandError;
-use crate::exit::Exit;
 use crate::metrics::{LoadFacts, Measured, measure};
 
 const AFTER_HELP: &str = "\

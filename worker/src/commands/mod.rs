@@ -14,11 +14,11 @@ pub mod run;
 
 use std::future::Future;
 
+use bakeoff_proto::exit::Exit;
 use bakeoff_transport::logging::LogArgs;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::CommandError;
-use crate::exit::Exit;
 
 /// Serves a queue of generations on this machine.
 #[derive(Debug, Parser)]
@@ -47,7 +47,7 @@ impl Command {
     /// Runs the command to its end.
     ///
     /// # Errors
-    /// Whatever kept it from its end; [`Exit::of`] has the exit code.
+    /// Whatever kept it from its end; [`CommandError::exit`] has the exit code.
     pub fn execute(self) -> Result<Exit, CommandError> {
         match self {
             Self::Run(args) => on_runtime(run::execute(args)),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bakeoff_proto::exit::Exit;
 use bakeoff_proto::names;
 use bakeoff_transport::args::{NatsArgs, StoreArgs};
 use bakeoff_transport::queue::nats::NatsQueue;
@@ -15,7 +16,6 @@ use object_store::ObjectStore;
 use super::device::DeviceArgs;
 use crate::engine_models::EngineModels;
 use crate::error::CommandError;
-use crate::exit::Exit;
 use crate::host;
 use crate::observe::{self, Health, Meters};
 use crate::serve::{Leave, WorkerConfig, serve};

@@ -79,7 +79,7 @@ impl Running<'_> {
     }
 
     pub(super) async fn fail_cell(&self, cell: &Cell, error: EngineError) -> Result<(), JobError> {
-        let (kind, message) = (error.kind, describe(&error));
+        let (kind, message) = (error.kind(), describe(&error));
         tracing::error!(cell = %cell.id, kind = kind.as_str(), message, "cell failed");
         self.store_failures(kind, &message, std::slice::from_ref(&cell.id)).await?;
         self.meters().cell_ended(CellOutcome::Failed);

@@ -57,7 +57,7 @@ impl JobError {
     /// What failure files and events call it; it decides between a retry and an end.
     pub fn kind(&self) -> FailureKind {
         match self {
-            Self::Engine(error) => error.kind,
+            Self::Engine(error) => error.kind(),
             Self::Store(_) => FailureKind::Store,
             Self::Thread(_) | Self::Panicked => FailureKind::Device,
             Self::Exhausted { .. } => FailureKind::AttemptsExhausted,

@@ -2,32 +2,41 @@
 
 use serde_json::{Map, Value};
 
-use super::Architecture;
+use super::architecture::Name;
 
 /// Why a `config.json` cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum ShapeError {
-    #[error("config.json is not valid JSON: {0}; fetch the file again")]
-    NotJson(String),
+    /// The file is damaged, or no JSON at all.
+    #[error("config.json is not valid JSON: fetch the file again")]
+    NotJson(#[source] serde_json::Error),
+    /// JSON, but no configuration.
+    #[error("config.json is {found}, expected an object: fetch the file again")]
+    NotAnObject { found: &'static str },
+    /// A field without which the model has no size.
     #[error(
         "config.json has no field `{0}`: complete it from the model's page, or use another revision"
     )]
     Missing(&'static str),
+    /// A field with a value that it cannot have.
     #[error("config.json says `{field}` = {found}, expected {expected}: correct the file")]
     Bad { field: String, found: String, expected: String },
+    /// A decoder that we do not know.
     #[error("the architecture `{found}` is not supported; supported are {}", supported())]
     UnknownArchitecture { found: String },
+    /// The checkpoint holds other numbers than BF16, FP16 or FP32.
     #[error(
         "the checkpoint is quantised (config.json has `quantization_config` with `quant_method` = \
          {method}): use the model's unquantised BF16 checkpoint"
     )]
     Quantised { method: String },
+    /// A feature of the model that no engine here computes.
     #[error("config.json asks for {what}, which is not supported: {next}")]
     Unsupported { what: String, next: &'static str },
 }
 
 fn supported() -> String {
-    Architecture::ALL.map(Architecture::class_name).join(", ")
+    Name::ALL.map(|name| name.class).join(", ")
 }
 
 /// The object at the top of a `config.json`, or one inside it.
@@ -40,21 +49,22 @@ pub struct Fields {
 
 impl Fields {
     /// # Errors
-    /// [`ShapeError::NotJson`], also when the top is not an object.
+    /// [`ShapeError::NotJson`] and [`ShapeError::NotAnObject`].
     pub fn parse(json: &[u8]) -> Result<Self, ShapeError> {
-        let value: Value =
-            serde_json::from_slice(json).map_err(|error| ShapeError::NotJson(error.to_string()))?;
-        match value {
+        match serde_json::from_slice(json).map_err(ShapeError::NotJson)? {
             Value::Object(map) => Ok(Self { map, prefix: String::new() }),
-            other => {
-                Err(ShapeError::NotJson(format!("the top is {}, not an object", kind(&other))))
-            }
+            other => Err(ShapeError::NotAnObject { found: kind(&other) }),
         }
     }
 
     /// The value of a field; `null` counts as absent.
     pub fn get(&self, field: &str) -> Option<&Value> {
         self.map.get(field).filter(|value| !value.is_null())
+    }
+
+    /// Whether the field is there and is `null`.
+    pub fn is_null(&self, field: &str) -> bool {
+        self.map.get(field).is_some_and(Value::is_null)
     }
 
     /// # Errors
@@ -67,7 +77,7 @@ impl Fields {
     /// # Errors
     /// The field is there and is no text.
     pub fn text(&self, field: &str) -> Result<Option<String>, ShapeError> {
-        self.optional(field, "a text", |value| value.as_str().map(str::to_owned))
+        self.optional(field, "a string", |value| value.as_str().map(str::to_owned))
     }
 
     /// # Errors
@@ -147,9 +157,9 @@ impl Fields {
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
-        Value::Bool(_) => "a flag",
+        Value::Bool(_) => "true or false",
         Value::Number(_) => "a number",
-        Value::String(_) => "a text",
+        Value::String(_) => "a string",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
     }

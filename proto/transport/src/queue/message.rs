@@ -4,9 +4,6 @@ use bakeoff_proto::Job;
 
 use super::error::QueueError;
 
-/// Largest job message, in bytes: NATS's default `max_payload`, which every queue here keeps.
-pub const MAX_JOB_BYTES: usize = 1 << 20;
-
 /// A job as JSON, of at most `limit` bytes.
 pub(super) fn encode(job: &Job, limit: usize) -> Result<Vec<u8>, QueueError> {
     let json = serde_json::to_vec(job).map_err(|error| QueueError::Other {

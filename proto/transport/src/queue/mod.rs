@@ -13,7 +13,6 @@ mod message;
 pub mod nats;
 
 pub use error::QueueError;
-pub use message::MAX_JOB_BYTES;
 
 use std::time::Duration;
 

@@ -10,9 +10,10 @@ use half::bf16;
 
 use super::{
     cache::KvCache,
-    device::{Buffer, Gpu, Mapped, driver_error, kernel_error},
+    device::{Buffer, Gpu, Mapped},
     dims::Dims,
-    weights::{Mlp, Weights},
+    error::{driver_error, kernel_error},
+    weights::{DeviceWeights, MlpWeights},
 };
 use crate::EngineError;
 
@@ -53,7 +54,7 @@ impl DecodeBuffers {
     pub fn new(
         gpu: &Gpu,
         dims: &Dims,
-        weights: &Weights,
+        weights: &DeviceWeights,
         cache: &KvCache,
     ) -> Result<Self, EngineError> {
         let (experts, top_k, expert_inter) =
@@ -94,14 +95,14 @@ impl DecodeBuffers {
 }
 
 /// The addresses that the kernel reads on the device.
-fn step_layers(weights: &Weights, cache: &KvCache) -> Vec<StepLayer> {
+fn step_layers(weights: &DeviceWeights, cache: &KvCache) -> Vec<StepLayer> {
     let layers = weights.layers.iter().enumerate();
     layers
         .map(|(at, layer)| {
             let (k_cache, v_cache) = cache.layer(at);
             let (router, gate_up, down) = match layer.mlp {
-                Mlp::Dense { gate_up, down } => (None, gate_up, down),
-                Mlp::Routed { router, gate_up, down } => (Some(router), gate_up, down),
+                MlpWeights::Dense { gate_up, down, .. } => (None, gate_up, down),
+                MlpWeights::Routed { router, gate_up, down } => (Some(router), gate_up, down),
             };
             StepLayer {
                 attention_norm: layer.attention_norm,
@@ -125,7 +126,7 @@ fn step_layers(weights: &Weights, cache: &KvCache) -> Vec<StepLayer> {
 pub struct DecodeStep<'a> {
     pub gpu: &'a Gpu,
     pub dims: &'a Dims,
-    pub weights: &'a Weights,
+    pub weights: &'a DeviceWeights,
     pub cache: &'a KvCache,
     pub buffers: &'a DecodeBuffers,
 }
@@ -184,7 +185,8 @@ impl DecodeStep<'_> {
     ) -> Result<(), KernelError> {
         let (dims, weights, buffers) = (self.dims, self.weights, self.buffers);
         let experts = dims.experts.as_ref();
-        let has_dense = weights.layers.iter().any(|layer| matches!(layer.mlp, Mlp::Dense { .. }));
+        let has_dense =
+            weights.layers.iter().any(|layer| matches!(layer.mlp, MlpWeights::Dense { .. }));
         step::DecodeStep {
             layers: Some(buffers.layers.ptr()),
             norm: weights.norm,
@@ -242,7 +244,8 @@ impl DecodeStep<'_> {
 /// A captured step.
 pub struct StepGraph(CudaGraph);
 
-// SAFETY: the graph is used by the one thread that owns the engine; CUDA only forbids concurrent use.
+// SAFETY: the graph is used by the one thread that owns the engine; CUDA only forbids concurrent
+// use.
 unsafe impl Send for StepGraph {}
 
 impl StepGraph {

@@ -1,4 +1,5 @@
-//! One sequence from its prompt to its last token: steps are queued ahead, tokens read from the ring.
+//! One sequence from its prompt to its last token: steps are queued ahead, tokens read from the
+//! ring.
 
 use std::{
     ops::ControlFlow,
@@ -6,16 +7,20 @@ use std::{
 };
 
 use bakeoff_kernels::{DecodeState, RingEntry, SampleSettings, StopReason, sample::MarkSeen};
+use bakeoff_model::Sampling;
 use bakeoff_proto::{FailureKind, FinishReason};
 use cudarc::driver::{CudaEvent, sys};
 
 use super::{
-    FusedEngine,
     decode::RING_CAPACITY,
-    device::{driver_error, kernel_error},
+    engine::FusedEngine,
+    error::{driver_error, kernel_error},
     prefill::Chunk,
 };
-use crate::{EngineError, Generation, Request, Sampling, TokenEvent};
+use crate::{
+    EngineError,
+    engine::{Generation, OnEvent, Request, TokenEvent},
+};
 
 /// Decode steps queued beyond the last token seen: enough to hide the host, few enough that a
 /// stop is not followed by much idle work.
@@ -36,7 +41,7 @@ impl FusedEngine {
         &mut self,
         sequence: usize,
         request: &Request,
-        on_event: &mut dyn FnMut(TokenEvent) -> ControlFlow<()>,
+        on_event: OnEvent<'_>,
     ) -> Result<Generation, EngineError> {
         let started = Instant::now();
         self.begin(request)?;
@@ -63,7 +68,7 @@ impl FusedEngine {
         buffers.control.set(0, 0);
         let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let state = DecodeState {
-            seed: request.sampling.seed,
+            seed: request.sampling.seed(),
             position: size(request.prompt_ids.len()) - 1,
             cache_len: size(self.cache.tokens()),
             max_steps: size(request.max_new_tokens),
@@ -260,11 +265,11 @@ pub(super) fn sample_settings(
     let mut eos = [0; SampleSettings::MAX_EOS];
     eos[..stop_ids.len()].copy_from_slice(stop_ids);
     Ok(SampleSettings {
-        temperature: if sampling.greedy { 0.0 } else { sampling.temperature as f32 },
-        top_p: sampling.top_p as f32,
-        min_p: sampling.min_p.unwrap_or(0.0) as f32,
-        repetition_penalty: sampling.repetition_penalty as f32,
-        top_k: sampling.top_k.unwrap_or(0),
+        temperature: if sampling.greedy() { 0.0 } else { sampling.temperature() as f32 },
+        top_p: sampling.top_p() as f32,
+        min_p: sampling.min_p().unwrap_or(0.0) as f32,
+        repetition_penalty: sampling.repetition_penalty() as f32,
+        top_k: sampling.top_k().unwrap_or(0),
         vocab,
         eos_count: stop_ids.len() as u32,
         forced_count: 0,

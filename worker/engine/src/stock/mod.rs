@@ -8,7 +8,7 @@ mod models;
 
 use std::ops::ControlFlow;
 
-use bakeoff_model::Dtype;
+use bakeoff_model::{Dtype, Sampling};
 use candle_core::{DType, Device, Tensor};
 use candle_transformers::{
     generation::{LogitsProcessor, Sampling as Draw},
@@ -16,12 +16,13 @@ use candle_transformers::{
 };
 
 use crate::{
-    Engine, EngineError, Footprint, Generation, Request, Sampling, TokenEvent,
+    EngineError,
     config::ModelConfig,
-    load::OnLoad,
+    engine::{Engine, Footprint, Generation, OnEvent, Request},
+    loaded::OnLoad,
     request::Limits,
     sampling::non_finite,
-    sequence::{self, Stepper, Usage},
+    session::{self, Stepper, Usage},
     weights::Weights,
 };
 use models::Model;
@@ -81,12 +82,12 @@ impl Stock {
             return Err(non_finite(format!("the logits sum to {sum}"), sequence.chosen));
         }
         let sampling = &sequence.sampling;
-        let penalty = sampling.repetition_penalty as f32;
+        let penalty = sampling.repetition_penalty() as f32;
         let logits = match penalty == 1.0 {
             true => logits,
             false => apply_repeat_penalty(&logits, penalty, &sequence.ids)?,
         };
-        let min_p = sampling.min_p.unwrap_or(0.0) as f32;
+        let min_p = sampling.min_p().unwrap_or(0.0) as f32;
         let id = sequence.processor.sample_f(&logits, |probabilities| {
             let largest = probabilities.iter().copied().fold(0.0, f32::max);
             for probability in probabilities.iter_mut().filter(|p| **p < min_p * largest) {
@@ -100,8 +101,8 @@ impl Stock {
 }
 
 fn draw(sampling: &Sampling) -> Draw {
-    let (temperature, p) = (sampling.temperature, sampling.top_p);
-    match (sampling.greedy, sampling.top_k.map(|k| k as usize)) {
+    let (temperature, p) = (sampling.temperature(), sampling.top_p());
+    match (sampling.greedy(), sampling.top_k().map(|k| k as usize)) {
         (true, _) => Draw::ArgMax,
         (false, None) if p >= 1.0 => Draw::All { temperature },
         (false, None) => Draw::TopP { p, temperature },
@@ -119,10 +120,10 @@ impl Stepper for Stock {
         self.model.clear();
         self.sequence = Some(Sequence {
             processor: LogitsProcessor::from_sampling(
-                request.sampling.seed,
+                request.sampling.seed(),
                 draw(&request.sampling),
             ),
-            sampling: request.sampling.clone(),
+            sampling: request.sampling,
             ids: Vec::new(),
             chosen: 0,
         });
@@ -178,16 +179,12 @@ impl Engine for Stock {
         }
     }
 
-    fn max_context(&self) -> usize {
-        self.limits.context
-    }
-
     fn generate(
         &mut self,
         requests: &[Request],
-        on_event: &mut dyn FnMut(TokenEvent) -> ControlFlow<()>,
+        on_event: OnEvent<'_>,
     ) -> Result<Vec<Generation>, EngineError> {
-        sequence::generate(self, requests, on_event)
+        session::generate(self, requests, on_event)
     }
 
     /// These models give the logits of the last position only, so the ids pass one by one.

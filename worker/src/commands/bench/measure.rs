@@ -4,15 +4,16 @@ use std::ops::ControlFlow;
 
 use bakeoff_engine::config::ModelConfig;
 use bakeoff_engine::load::{Effective, LoadOptions, load};
-use bakeoff_engine::{Engine, EngineError, Generation, Request, Sampling};
-use bakeoff_model::{EngineKind, GenerationSettings, LoadFormat, ModelShape};
+use bakeoff_engine::{Engine, EngineError, Generation, Request, Sampling, SamplingParams};
+use bakeoff_model::percentile::median;
+use bakeoff_model::{EngineKind, LoadFormat, ModelShape};
 use bakeoff_proto::{FailureKind, Metrics};
 use serde::Serialize;
 
 use super::args::{BenchPlan, Shape};
 use super::machine::Machine;
 use super::subject::Subject;
-use crate::metrics::{LoadFacts, measure, percentile, roofline_pct};
+use crate::metrics::{LoadFacts, measure, roofline_pct};
 
 /// One line of the result. Medians over the repeats; GB is 10^9 bytes.
 #[derive(Debug, Clone, Serialize)]
@@ -102,6 +103,7 @@ impl LoadedSubject<'_> {
         let of = |figure: fn(&Metrics) -> f64| runs.iter().map(figure).collect::<Vec<f64>>();
         let samples = of(|run| run.decode_tok_s.unwrap_or(f64::NAN));
         let ttft_ms_samples = of(|run| run.ttft_ms);
+        let median = |samples: &[f64]| median(samples).unwrap_or(f64::NAN);
         let (decode_tok_s, ttft_ms) = (median(&samples), median(&ttft_ms_samples));
         let bytes_per_token = mean(&of(|run| run.bytes_per_token.unwrap_or(f64::NAN)));
         let prompt = shape.tokens();
@@ -163,15 +165,12 @@ impl LoadedSubject<'_> {
         let request = Request {
             prompt_ids,
             max_new_tokens,
-            sampling: Sampling {
+            sampling: Sampling::new(SamplingParams {
                 greedy: !self.plan.sample,
-                temperature: GenerationSettings::DEFAULT_TEMPERATURE,
-                top_p: GenerationSettings::DEFAULT_TOP_P,
-                top_k: None,
-                min_p: None,
-                repetition_penalty: 1.0,
                 seed: 1,
-            },
+                ..SamplingParams::default()
+            })
+            .expect("the defaults are within bounds"),
             stop_ids: Vec::new(),
         };
         let mut generations = engine.generate(&[request], &mut |_| ControlFlow::Continue(()))?;
@@ -181,10 +180,6 @@ impl LoadedSubject<'_> {
 
 fn no_generation() -> EngineError {
     EngineError::new(FailureKind::Device, "the engine returned no generation for one request")
-}
-
-fn median(samples: &[f64]) -> f64 {
-    percentile(samples, 0.5).unwrap_or(f64::NAN)
 }
 
 fn mean(samples: &[f64]) -> f64 {
@@ -201,12 +196,6 @@ fn deviation(samples: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_median_of_an_even_number_is_between_the_middle_two() {
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), 2.5);
-    }
 
     #[test]
     fn the_deviation_is_the_samples() {

@@ -14,12 +14,12 @@ mod table;
 
 pub use args::BenchArgs;
 
+use bakeoff_proto::exit::Exit;
 use std::io::Write;
 
 use self::args::BenchPlan;
 use self::machine::Machine;
 use crate::error::CommandError;
-use crate::exit::Exit;
 
 /// Runs the benchmark and prints it: the table, or with `--json` the array of rows (then the table
 /// goes to stderr). Blocks; needs no runtime.

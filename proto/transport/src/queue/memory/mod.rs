@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bakeoff_proto::limits::MAX_JOB_BYTES;
 use bakeoff_proto::{Attempt, Job, JobEvent, JobId, SweepName, names};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
@@ -19,7 +20,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use self::delivery::MemoryDelivery;
 use self::state::{Available, Entry, Shared, Waiting};
 use super::error::QueueError;
-use super::message::{MAX_JOB_BYTES, encode};
+use super::message::encode;
 use super::{Delivery, JobQueue, Published, QueueSettings, QueueStats, Revision};
 use crate::logging::trace_context;
 

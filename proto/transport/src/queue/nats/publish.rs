@@ -2,6 +2,7 @@
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::message::PublishMessage;
+use bakeoff_proto::limits::MAX_JOB_BYTES;
 use bakeoff_proto::{Job, JobId, SweepName, names};
 use futures::TryStreamExt;
 
@@ -15,7 +16,7 @@ impl Handles {
     /// Adds a job and waits until the queue has it on disk.
     pub async fn publish(&self, job: &Job) -> Result<Published, QueueError> {
         let broker = &self.broker;
-        let payload = encode(job, broker.client.max_payload())?;
+        let payload = encode(job, MAX_JOB_BYTES.min(broker.client.max_payload()))?;
         let subject = names::job_subject(job);
         let operation = format!("publishing job {}", job.id);
         let mut id = names::message_id(job);
