@@ -169,8 +169,7 @@ impl LoadedSubject<'_> {
                 greedy: !self.plan.sample,
                 seed: 1,
                 ..SamplingParams::default()
-            })
-            .expect("the defaults are within bounds"),
+            })?,
             stop_ids: Vec::new(),
         };
         let mut generations = engine.generate(&[request], &mut |_| ControlFlow::Continue(()))?;
