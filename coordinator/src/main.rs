@@ -10,14 +10,14 @@ use clap::Parser;
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Without RUST_LOG only warnings show: progress has a display of its own. What the broker's library
-    // would log, the queue tells as an error or an event.
+    // Without RUST_LOG only warnings show: progress has a display of its own. What the broker's
+    // library would log, the queue reports as an error or an event.
     let _logging = logging::start("bakeoff-coordinator", cli.logging, "warn,async_nats=off");
     match cli.command.execute().await {
         Ok(ending) => ExitCode::from(ending.code()),
         Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(error::code(&error))
+            eprintln!("error: {}", error::chain(&error));
+            ExitCode::from(error.code())
         }
     }
 }

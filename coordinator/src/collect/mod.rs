@@ -1,4 +1,5 @@
-//! From the object store to rows. Reads nothing else: it works long after queue and workers are gone.
+//! From the object store to rows. Reads nothing else: it works long after queue and workers are
+//! gone.
 //!
 //! - [`read`](mod@read): what the store holds of a sweep
 //! - [`csv`]: the rows as the summary file
@@ -12,7 +13,7 @@ mod upgrade;
 
 use std::collections::BTreeMap;
 
-use bakeoff_model::{EngineKind};
+use bakeoff_model::EngineKind;
 use bakeoff_proto::{CellId, Failure, FailureKind, JobId, MetricsRecord};
 
 use crate::plan::Plan;
@@ -20,9 +21,11 @@ use crate::plan::Plan;
 /// Everything the store says about a sweep, parsed and checked.
 #[derive(Debug, Clone)]
 pub struct Collected {
+    /// The frozen plan.
     pub plan: Plan,
     /// One per planned cell, in the order of the sweep.
     pub rows: Vec<Row>,
+    /// The record of each finished cell.
     pub records: BTreeMap<CellId, MetricsRecord>,
     /// The history of each cell, oldest generation first. A cell with a record may have one too.
     pub failures: BTreeMap<CellId, Vec<Failure>>,
@@ -43,19 +46,35 @@ pub struct Collected {
 /// One planned cell and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
+    /// The planned cell.
     pub cell: CellId,
+    /// The job it belongs to.
     pub job: JobId,
     /// The model's name in the sweep.
     pub model: String,
     /// As the sweep asks for it; the record says which one ran.
     pub engine: EngineKind,
+    /// The prompt's id in the sweep.
     pub prompt_id: String,
+    /// Counted from 1.
     pub run: u32,
+    /// What became of it.
     pub status: Status,
 }
 
 /// What became of a cell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Status {
     /// It has a record.
     Done,
@@ -66,6 +85,7 @@ pub enum Status {
 }
 
 impl Status {
+    /// The word in files and tables.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -89,14 +109,20 @@ impl Status {
 /// How many cells have which status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Counts {
+    /// All planned cells.
     pub cells: usize,
+    /// Cells with a record.
     pub done: usize,
+    /// Cells whose latest failure is no cancellation.
     pub failed: usize,
+    /// Cells whose latest failure is a cancellation.
     pub cancelled: usize,
+    /// Cells with neither record nor failure.
     pub pending: usize,
 }
 
 impl Counts {
+    /// Counts statuses.
     pub fn of(statuses: impl IntoIterator<Item = Status>) -> Self {
         let mut counts = Self::default();
         for status in statuses {
@@ -127,12 +153,24 @@ impl std::fmt::Display for Counts {
 }
 
 impl Collected {
+    /// How many cells have which status.
     pub fn counts(&self) -> Counts {
         Counts::of(self.rows.iter().map(|row| row.status))
     }
 
+    /// The record of a row; `None` unless it is done.
     pub fn record(&self, row: &Row) -> Option<&MetricsRecord> {
         self.records.get(&row.cell)
+    }
+
+    /// The name of what is compared: the model, and the engine where the sweep names several.
+    pub fn variant_name(&self, row: &Row) -> String {
+        let models = &self.plan.sweep.models;
+        let several = models.iter().any(|m| m.name == row.model && m.engines.len() > 1);
+        match several {
+            true => format!("{} · {}", row.model, row.engine.as_str()),
+            false => row.model.clone(),
+        }
     }
 
     /// The failure that decides the row's status; `None` for a row that is done or pending.

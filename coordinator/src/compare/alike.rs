@@ -115,7 +115,7 @@ pub fn check(
     let mine = facts(a, x);
     for ((field, a), (_, b)) in mine.into_iter().zip(facts(b, y)) {
         if a != b && !across.allows(field) {
-            let (a, b) = told(&a, &b);
+            let (a, b) = differing_parts(&a, &b);
             return Err(Refused::Unlike { field, a, b, cell: key.to_string() });
         }
     }
@@ -165,7 +165,7 @@ fn json(value: &impl serde::Serialize) -> String {
 }
 
 /// Two long values around the place where they part.
-fn told(a: &str, b: &str) -> (String, String) {
+fn differing_parts(a: &str, b: &str) -> (String, String) {
     const BEFORE: usize = 20;
     const AFTER: usize = 40;
     let same = a.chars().zip(b.chars()).take_while(|(x, y)| x == y).count();

@@ -32,7 +32,8 @@ pub fn shape(source: &ModelSource) -> Result<Option<ModelShape>, String> {
             Some((_, config)) => config.to_vec(),
             None => {
                 return Err(format!(
-                    "no memory ledger: the configuration of {id} is not in this program; the worker checks it before it loads"
+                    "no memory ledger: the configuration of {id} is not in this program; the \
+                    worker checks it before it loads"
                 ));
             }
         },

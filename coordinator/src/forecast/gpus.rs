@@ -1,9 +1,12 @@
-//! GPUs that `plan` knows by name: memory as the driver reports it, bandwidth as the maker states it.
+//! GPUs that `plan` knows by name: memory as the driver reports it, bandwidth as the maker states
+//! it.
 
 /// One kind of GPU.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Gpu {
+    /// As `--gpu` takes it.
     pub name: &'static str,
+    /// As the driver reports it.
     pub title: &'static str,
     /// Total memory in bytes as NVML reports it.
     pub memory_bytes: u64,

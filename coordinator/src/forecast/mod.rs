@@ -7,9 +7,9 @@ mod text;
 
 use std::collections::BTreeMap;
 
+use bakeoff_model::ModelSource;
 use bakeoff_model::ledger::{DeviceMemory, Ledger};
 use bakeoff_model::shape::ModelShape;
-use bakeoff_model::{ModelSource};
 use bakeoff_proto::{Cell, CellId, Job, MetricsRecord};
 
 use crate::plan::Plan;
@@ -28,19 +28,26 @@ const TEMPLATE_TOKENS: usize = 64;
 /// The device that a plan is checked against.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Device {
+    /// `None`: no limit is known.
     pub gpu: Option<Gpu>,
+    /// In any currency.
     pub price_per_gpu_hour: Option<f64>,
 }
 
 /// What one job needs.
 #[derive(Debug, Clone)]
 pub struct JobForecast {
+    /// Planned cells.
     pub cells: usize,
+    /// Cells with a record.
     pub done: usize,
+    /// The model's shape, where its configuration is at hand.
     pub shape: Option<ModelShape>,
     /// Bytes of the checkpoint; `None` where nothing is downloaded or the shape is unknown.
     pub download_bytes: Option<u64>,
+    /// Device memory by formula.
     pub ledger: Option<Ledger>,
+    /// Time per output token, in ms.
     pub tpot_ms: Option<Tpot>,
     /// Seconds for the open cells if each uses all its `max_new_tokens`.
     pub seconds_at_most: Option<f64>,
@@ -58,6 +65,7 @@ pub enum Tpot {
 }
 
 impl Tpot {
+    /// The time, in ms.
     pub fn ms(self) -> f64 {
         match self {
             Self::Measured(ms) | Self::Predicted(ms) => ms,
@@ -74,6 +82,7 @@ pub struct Forecast {
     pub download_bytes: u64,
     /// At most; `None` where no speed is known for some open job.
     pub gpu_hours_at_most: Option<f64>,
+    /// In the currency of the price.
     pub cost_at_most: Option<f64>,
 }
 
@@ -124,7 +133,8 @@ fn forecast_job(
         let asked = job.cells.iter().map(|c| c.generation.max_new_tokens).max().unwrap_or(0);
         if asked as usize >= shape.max_context {
             notes.push(format!(
-                "max_new_tokens = {asked} leaves no room for a prompt: the context is {} tokens, these cells will fail",
+                "max_new_tokens = {asked} leaves no room for a prompt: the context is {} tokens, \
+                these cells will fail",
                 shape.max_context
             ));
         }

@@ -1,5 +1,5 @@
-//! What operators rely on, seen from both programs as processes beside a real broker and a real store:
-//! traces, secrets that stay secret, credentials by web identity.
+//! What operators rely on, seen from both programs as processes beside a real broker and a real
+//! store: traces, secrets that stay secret, credentials by web identity.
 
 #[path = "../common/bench.rs"]
 mod bench;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use bakeoff_proto::MetricsRecord;
 
-use super::model::Fact;
 use crate::collect::Collected;
+use crate::report::model::Fact;
 
 pub fn facts(collected: &Collected) -> Vec<Fact> {
     type Of = fn(&MetricsRecord) -> String;

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bakeoff_model::{ModelSource};
+use bakeoff_model::ModelSource;
 use bakeoff_proto::{FinishReason, MetricsRecord};
 
 use super::measures;
-use super::model::{CellFacts, Measure, Variant};
 use crate::check::score;
 use crate::collect::{Collected, Row, Status};
 use crate::quality::Analysis;
+use crate::report::model::{CellFacts, Measure, Variant};
 use crate::review::Review;
 use crate::sizing::{self, Gpu, ModelSize};
 use crate::stats::{Stat, percentile};
