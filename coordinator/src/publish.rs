@@ -109,7 +109,7 @@ pub async fn freeze(store: &dyn ObjectStore, plan: &Plan) -> Result<Frozen, Publ
             Created::Ours => return Ok(Frozen::New),
             // Another coordinator was faster.
             Created::AlreadyThere => {
-                stored_plan(store, name).await?.ok_or_else(|| PublishError::Vanished { key })?
+                stored_plan(store, name).await?.ok_or(PublishError::Vanished { key })?
             }
         },
     };

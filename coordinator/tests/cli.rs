@@ -150,7 +150,7 @@ async fn every_refusal_of_a_command_names_the_next_step() {
         refused(&["watch", "demo", "--store", "r"]),
         refused(&["retry", "demo", "--store", "r"]),
         refused(&["cancel", "demo", "--store", "r"]),
-        refused(&["plan", "other.toml", "--price-per-gpu-hour", "-1"]),
+        refused(&["plan", "other.toml", "--price-per-gpu-hour=-1"]),
         refused(&["run", "--device", "tpu"]),
     ];
     let job = &plan.jobs[0].job;

@@ -374,9 +374,9 @@ async fn what_cannot_be_compared_is_refused_with_the_next_step() {
     let folder = folder.path();
     store_sweep(folder, &sweep("a", 1, 1, MODEL), steady).await;
     let message = refused(&compare(folder, &["a", "a", "--across", "gpu"]));
-    assert!(message.contains("`gpu` is no field") && message.contains("device"), "{message}");
+    assert!(message.contains("unknown field `gpu`") && message.contains("device"), "{message}");
     let message = refused(&compare(folder, &["a", "missing"]));
-    assert!(message.contains("no sweep `missing`; it holds a"), "{message}");
+    assert!(message.contains("unknown sweep `missing`; the store holds a"), "{message}");
     let message = refused(&compare(folder, &["a", "a", "--threshold", "some"]));
     assert!(message.contains("must be a percentage from 0 to below 1000"), "{message}");
     let message = refused(&compare(folder, &["a", "a", "--threshold", "-1"]));

@@ -2,8 +2,8 @@
 //! not alike. Pure.
 //!
 //! - [`alike`]: partners, and what must be equal in them
-//! - [`sample`]: the changes of one figure, and what they prove
-//! - [`render`](mod@render): markdown for a pull request
+//! - `sample`: the changes of one figure, and what they prove
+//! - `render`: markdown for a pull request
 
 pub mod alike;
 mod render;

@@ -1,7 +1,7 @@
 //! The local page: one output at a time beside its evidence. Saves at once, so that closing the
 //! page, or the machine, loses nothing.
 //!
-//! - [`lines`]: an output as the page shows it
+//! - `lines`: an output as the page shows it
 //! - [`notes`]: its evidence as comments for `reviews.toml`
 
 mod lines;

@@ -2,12 +2,7 @@ use super::*;
 use crate::finished::notebook;
 
 /// One request over a plain socket: status and body.
-async fn request(
-    address: SocketAddr,
-    host: &str,
-    head: &str,
-    body: &str,
-) -> (u16, String) {
+async fn request(address: SocketAddr, host: &str, head: &str, body: &str) -> (u16, String) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut socket = tokio::net::TcpStream::connect(address).await.expect("it listens");
     let text = format!(

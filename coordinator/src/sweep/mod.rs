@@ -3,11 +3,11 @@
 //! [`load`] turns a TOML file into a [`Sweep`] in which every default is filled in and every value
 //! has been checked. Nothing below this module sees an invalid sweep.
 //!
-//! - [`types`]: what to run, complete and valid
+//! - `types`: what to run, complete and valid
 //! - [`file`]: the file's keys, types and ranges
-//! - [`settings`], [`models`], [`prompts`], [`suite`], [`checks`], [`rules`]: from what is written
-//! to   what is meant
-//! - [`problem`]: what can be wrong, each with its text
+//! - `settings`, `models`, `prompts`, `suite`, `checks`, [`rules`]: from what is written
+//!   to what is meant
+//! - `problem`: what can be wrong, each with its text
 
 mod checks;
 pub mod file;

@@ -93,7 +93,7 @@ pub enum TaskProblem {
     NotATask(#[source] serde_json::Error),
     #[error("`entry_point` must name a function, found \"{}\"", shorten(.0))]
     NotAFunction(String),
-    #[error("task \"{}\" stands there twice", shorten(.0))]
+    #[error("task \"{}\" occurs twice", shorten(.0))]
     Repeated(String),
     #[error("more than {0} tasks: split the suite")]
     TooMany(usize),

@@ -38,7 +38,9 @@ pub fn read(
                     return Err(TaskProblem::TooMany(MAX_TASKS));
                 }
                 match prompts.iter().any(|earlier| earlier.id == prompt.id) {
-                    true => Err(TaskProblem::Repeated(prompt.id)),
+                    true => Err(TaskProblem::Repeated(
+                        prompt.task.map(|task| task.task_id).unwrap_or_default(),
+                    )),
                     false => Ok(prompt),
                 }
             })
@@ -119,7 +121,7 @@ mod tests {
         assert!(
             second(&GOOD.replace("entry_point", "entry")).contains("missing field `entry_point`")
         );
-        assert!(second(GOOD).contains("task \"own/1\" is there twice"));
+        assert!(second(GOOD).contains("task \"own/1\" occurs twice"));
         let odd = GOOD.replace("\"f\"", "\"f; import os\"").replace("own/1", "own/3");
         assert!(
             second(&odd).contains("`entry_point` must name a function, found \"f; import os\"")
@@ -130,9 +132,9 @@ mod tests {
         = \"a/b\"\n";
         let missing = parse(text, "sweep.toml", folder).expect_err("no file");
         let missing = crate::error::chain(&missing);
-        assert!(missing.contains("names /nowhere/x.jsonl: "), "{missing}");
+        assert!(missing.contains("names /nowhere/x.jsonl, which cannot be read: "), "{missing}");
         let alone = text.replace("suite = \"x.jsonl\"", "text = \"x\"\ninstruction = \"y\"");
         let alone = parse(&alone, "sweep.toml", folder).expect_err("no suite").to_string();
-        assert!(alone.contains("only stands before the tasks of a `suite`"), "{alone}");
+        assert!(alone.contains("only applies to a `suite`"), "{alone}");
     }
 }

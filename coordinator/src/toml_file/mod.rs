@@ -129,7 +129,7 @@ impl<'a> TomlFile<'a> {
 
     /// The error for a value that was read and cannot be used.
     pub fn refuse<P: Error + Send + Sync + 'static>(&self, at: At<P>) -> FileError {
-        self.error(at.path, Problem::Value(Box::new(at.problem)))
+        self.error(at.path, Problem::Value(at.problem))
     }
 
     fn error(&self, path: KeyPath, problem: Problem) -> FileError {

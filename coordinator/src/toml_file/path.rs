@@ -20,7 +20,7 @@ pub struct At<P> {
     /// Where.
     pub path: KeyPath,
     /// What.
-    pub problem: P,
+    pub problem: Box<P>,
 }
 
 impl KeyPath {
@@ -45,7 +45,7 @@ impl KeyPath {
 
     /// What is wrong with the value at this path.
     pub fn refuse<P>(self, problem: P) -> At<P> {
-        At { path: self, problem }
+        At { path: self, problem: Box::new(problem) }
     }
 
     /// From the top of the file.

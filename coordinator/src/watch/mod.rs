@@ -1,8 +1,8 @@
 //! Waits for a sweep to end and shows how it goes. The store alone decides when that is; events
 //! make it lively, and the queue shows whether anybody is at work.
 //!
-//! - [`board`]: what is known of each job; [`display`]: the board on a terminal or as log lines
-//! - [`condition`]: what is worth a warning once it lasts
+//! - [`board`]: what is known of each job; `display`: the board on a terminal or as log lines
+//! - `condition`: what is worth a warning once it lasts
 
 pub mod board;
 mod condition;

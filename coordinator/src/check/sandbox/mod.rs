@@ -1,9 +1,9 @@
 //! Runs one action on generated code, bounded in everything that it could read, reach or use up.
 //!
-//! - [`bubblewrap`]: the walls: namespaces, a root folder of its own, no rights
-//! - [`seccomp`]: system calls that no check needs
-//! - [`supervise`]: time, memory and output, watched from outside; [`usage`]: what processes hold
-//! - [`python`]: the interpreter
+//! - `bubblewrap`: the walls: namespaces, a root folder of its own, no rights
+//! - `seccomp`: system calls that no check needs
+//! - `supervise`: time, memory and output, watched from outside; `usage`: what processes hold
+//! - `python`: the interpreter
 //! - `runner.py`: inside; takes on the limits, gives up rights, runs, reports how it ended
 
 mod bubblewrap;

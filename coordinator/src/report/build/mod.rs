@@ -1,8 +1,8 @@
 //! From what was collected to what the report says.
 //!
-//! - [`measures`]: by what outputs are judged; [`variants`]: what is known of each model and engine
-//! - [`recommend`], [`insights`], [`warnings`]: what follows from the numbers
-//! - [`environment`]: the machine and the settings
+//! - [`measures`]: by what outputs are judged; `variants`: what is known of each model and engine
+//! - `recommend`, `insights`, `warnings`: what follows from the numbers
+//! - `environment`: the machine and the settings
 
 mod environment;
 mod insights;

@@ -1,7 +1,7 @@
 //! The documents for people, from the report's data.
 //!
-//! - [`html`]: the page, with [`charts`] as inline SVG
-//! - [`markdown`]: where only text is read; [`checks`] is its section on executed outputs
+//! - [`html`]: the page, with `charts` as inline SVG
+//! - [`markdown`]: where only text is read; `checks` is its section on executed outputs
 //! - [`escape`]: text from outside in markdown
 
 mod charts;
