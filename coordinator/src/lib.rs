@@ -21,6 +21,7 @@
 //! - [`connect`]: queue and store from flags and environment
 //! - `embedded` (feature): queue and worker inside this process
 //! - [`error`]: which error ends with which exit code
+//! - [`units`]: quantities as people read them
 
 pub mod check;
 pub mod collect;
@@ -45,4 +46,5 @@ pub mod sizing;
 pub mod stats;
 pub mod sweep;
 pub mod toml_file;
+pub mod units;
 pub mod watch;
