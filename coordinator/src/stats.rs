@@ -1,6 +1,7 @@
 //! The few statistics that the reports rest on. Deterministic: the generator is seeded, so that the
 //! same records give the same bytes.
 
+use bakeoff_model::percentile::percentiles;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
@@ -95,25 +96,14 @@ fn bootstrap(values: &[f64]) -> Option<(f64, f64)> {
         return None;
     }
     let mut rng = ChaCha8Rng::seed_from_u64(SEED);
-    let mut means: Vec<f64> = (0..RESAMPLES)
+    let means: Vec<f64> = (0..RESAMPLES)
         .map(|_| {
             let sum: f64 =
                 (0..values.len()).map(|_| values[rng.random_range(0..values.len())]).sum();
             sum / values.len() as f64
         })
         .collect();
-    means.sort_by(f64::total_cmp);
-    Some((percentile(&means, 2.5), percentile(&means, 97.5)))
-}
-
-/// Linear interpolation between the two nearest ranks of sorted values.
-///
-/// # Panics
-/// When there are no values.
-pub fn percentile(sorted: &[f64], percent: f64) -> f64 {
-    let rank = percent / 100.0 * (sorted.len() - 1) as f64;
-    let (below, above) = (sorted[rank.floor() as usize], sorted[rank.ceil() as usize]);
-    below + (above - below) * rank.fract()
+    percentiles(&means, [2.5, 97.5]).map(Into::into)
 }
 
 /// What is known of a difference between paired values, as a ratio of the second to the first.

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bakeoff_coordinator::collect::{Counts, Status, read};
+use bakeoff_coordinator::collect::{Counts, read};
 use bakeoff_coordinator::error::Error;
 use bakeoff_coordinator::plan::{Plan, Revisions};
 use bakeoff_coordinator::publish::{self, Frozen, PublishError, Scope, Submitted};
 use bakeoff_coordinator::watch::{self, WatchOptions, Watched};
 use bakeoff_coordinator::{results, sweep};
-use bakeoff_proto::names;
+use bakeoff_proto::{CellStatus, names};
 use bakeoff_transport::queue::memory::MemoryQueue;
 use bakeoff_transport::queue::{JobQueue, QueueSettings};
 use bakeoff_transport::store;
@@ -166,7 +166,7 @@ async fn failed_cells_wait_for_a_retry_which_does_only_them() {
     let name = &bench.plan.sweep.name;
     let collected = read::collect(bench.objects.clone(), name).await.unwrap();
     assert_eq!(collected.failures.len(), 3, "the history is kept");
-    assert!(collected.rows.iter().all(|row| row.status == Status::Done));
+    assert!(collected.rows.iter().all(|row| row.status == CellStatus::Done));
 }
 
 #[tokio::test]

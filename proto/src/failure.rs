@@ -4,6 +4,7 @@ use bakeoff_model::ShapeError;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantArray};
 
 use crate::{AttemptId, CellId, JobId, SweepName};
 
@@ -17,8 +18,21 @@ pub enum Disposition {
 }
 
 /// Stable names of what went wrong; they appear in files and metric labels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum FailureKind {
     /// The job message does not parse.
     BadJob,
@@ -100,35 +114,9 @@ impl FailureKind {
             ShapeError::Unsupported { .. } => Self::Unsupported,
         }
     }
-
-    /// The name used in files and metric labels.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::BadJob => "bad_job",
-            Self::ModelNotFound => "model_not_found",
-            Self::BadConfig => "bad_config",
-            Self::UnknownArchitecture => "unknown_architecture",
-            Self::DoesNotFit => "does_not_fit",
-            Self::BadWeights => "bad_weights",
-            Self::Quantised => "quantised",
-            Self::BadTokenizer => "bad_tokenizer",
-            Self::BadTemplate => "bad_template",
-            Self::Unsupported => "unsupported",
-            Self::ContextOverflow => "context_overflow",
-            Self::InvalidRequest => "invalid_request",
-            Self::NonFiniteLogits => "non_finite_logits",
-            Self::Download => "download",
-            Self::Disk => "disk",
-            Self::Store => "store",
-            Self::OutOfMemory => "out_of_memory",
-            Self::Device => "device",
-            Self::Stalled => "stalled",
-            Self::Interrupted => "interrupted",
-            Self::AttemptsExhausted => "attempts_exhausted",
-            Self::Cancelled => "cancelled",
-        }
-    }
 }
+
+bakeoff_model::words!(FailureKind);
 
 /// `failed/<cell>.<generation>.json`: why this generation of the job left the cell without a record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -7,7 +7,9 @@
 //! - [`record`]: the metrics record of a finished generation
 //! - [`telemetry`]: the columns of what was sampled meanwhile
 //! - [`failure`]: why a cell has no record, and whether trying again could help
+//! - [`status`]: what became of a planned cell
 //! - [`document`]: the markdown file of one generation, written and read back
+//! - [`limits`]: limits that both sides keep
 //! - [`names`]: stream, subjects, buckets and object keys
 //! - [`digest`]: the hashes that identities are made of
 //! - [`redact`]: addresses as messages may show them
@@ -18,9 +20,11 @@ pub mod document;
 pub mod event;
 pub mod failure;
 pub mod job;
+pub mod limits;
 pub mod names;
 pub mod record;
 pub mod redact;
+pub mod status;
 pub mod telemetry;
 
 pub use attempt::{Attempt, AttemptId, Claim, MAX_FRUITLESS_ATTEMPTS};
@@ -28,6 +32,7 @@ pub use event::{JobEvent, JobPhase};
 pub use failure::{Disposition, Failure, FailureKind};
 pub use job::{Cell, CellId, Job, JobId, SweepName};
 pub use record::{FinishReason, Metrics, MetricsRecord};
+pub use status::CellStatus;
 
 /// Version of every JSON document this crate defines. A reader accepts its own version and older ones.
 pub const SCHEMA_VERSION: u32 = 1;

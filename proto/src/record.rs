@@ -3,13 +3,27 @@
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantArray};
 
-use bakeoff_model::{EngineSettings, Format, GenerationSettings, ModelSource, Thinking};
 use crate::{AttemptId, CellId, JobId, SweepName};
+use bakeoff_model::{EngineSettings, Format, GenerationSettings, ModelSource, Thinking};
 
 /// Why a generation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    IntoStaticStr,
+    VariantArray,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum FinishReason {
     /// An end-of-sequence token.
     Stop,
@@ -17,14 +31,7 @@ pub enum FinishReason {
     Length,
 }
 
-impl FinishReason {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::Length => "length",
-        }
-    }
-}
+bakeoff_model::words!(FinishReason);
 
 /// A finished generation: what was asked, what came out, how fast, on what.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

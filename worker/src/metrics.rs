@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use bakeoff_engine::{Footprint, Generation};
+use bakeoff_model::percentile::percentiles;
 use bakeoff_proto::Metrics;
 
 /// Speed of one generation.
@@ -46,7 +47,7 @@ pub fn figures(
     let bytes_per_token = Some(bytes_per_token).filter(|bytes| *bytes > 0.0);
     let bound_tok_s =
         opened.read_bandwidth_gb_s.zip(bytes_per_token).map(|(gb_s, bytes)| gb_s * 1e9 / bytes);
-    let itl = |share| percentile(&timing.inter_token_ms, share);
+    let itl = percentiles(&timing.inter_token_ms, [50.0, 95.0, 99.0]);
     Metrics {
         flash_attn: generation.flash_attn,
         tokens_generated: u32::try_from(tokens).unwrap_or(u32::MAX),
@@ -58,9 +59,9 @@ pub fn figures(
         tpot_ms: timing.tpot_ms,
         decode_tok_s: timing.decode_tok_s,
         prefill_tok_s: timing.prefill_tok_s,
-        itl_p50_ms: itl(0.5),
-        itl_p95_ms: itl(0.95),
-        itl_p99_ms: itl(0.99),
+        itl_p50_ms: itl.map(|[p50, _, _]| p50),
+        itl_p95_ms: itl.map(|[_, p95, _]| p95),
+        itl_p99_ms: itl.map(|[_, _, p99]| p99),
         roofline_pct: timing.decode_tok_s.zip(bound_tok_s).map(|(seen, most)| 100.0 * seen / most),
         read_bandwidth_gb_s: opened.read_bandwidth_gb_s,
         bytes_per_token,
@@ -89,14 +90,6 @@ pub fn timing(started: Instant, token_times: &[Instant], prompt_tokens: u32) -> 
         decode_tok_s: tpot_s.and_then(|s| rate(1.0, s)),
         inter_token_ms: token_times.windows(2).map(gap).map(|ms| round(ms, 1e3)).collect(),
     })
-}
-
-/// The value below which `share` of the values lie (nearest rank). `None` of nothing.
-pub fn percentile(values: &[f64], share: f64) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let rank = (share * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.saturating_sub(1)).copied()
 }
 
 fn rate(amount: f64, seconds: f64) -> Option<f64> {
@@ -129,9 +122,6 @@ mod tests {
         let three = timing(started, &[at(100), at(110), at(130)], 4).unwrap();
         assert!((three.tpot_ms.unwrap() - 15.0).abs() < 1e-9);
         assert_eq!(three.inter_token_ms, [10.0, 20.0]);
-        assert_eq!(percentile(&three.inter_token_ms, 0.5), Some(10.0));
-        assert_eq!(percentile(&three.inter_token_ms, 0.99), Some(20.0));
-        assert_eq!(percentile(&[], 0.5), None);
     }
 
     #[test]
@@ -166,6 +156,7 @@ mod tests {
         // 100 tok/s of the 200 that 202.3 GB/s allow.
         assert!((found.roofline_pct.unwrap() - 50.0).abs() < 1e-6, "{found:?}");
         assert_eq!((found.load_gb_s, found.download_s), (0.5, Some(7.0)));
+        assert_eq!((found.itl_p50_ms, found.itl_p99_ms), (Some(10.0), Some(10.0)));
         assert_eq!((found.model_memory_gb, found.kv_memory_gb), (2.0, 0.005));
         assert!(found.flash_attn && found.tokens_generated == 3 && found.gpu_free_gb.is_none());
         opened.read_bandwidth_gb_s = None;

@@ -59,10 +59,10 @@ impl Parts<'_> {
         let (job, sampling) = (self.job, &self.output.sampling);
         let number = |value: f64| format!("{value:.3}");
         let optional = |value: Option<f64>| value.map(number).unwrap_or_default();
-        let sampled = if sampling.greedy {
+        let sampled = if sampling.greedy() {
             "greedy".to_owned()
         } else {
-            format!("temperature {}, top_p {}", sampling.temperature, sampling.top_p)
+            format!("temperature {}, top_p {}", sampling.temperature(), sampling.top_p())
         };
         let revision = match &job.model.source {
             bakeoff_model::ModelSource::Hub { revision, .. } => revision.clone(),
@@ -117,12 +117,12 @@ impl Parts<'_> {
                 format: model.format,
                 thinking: model.thinking,
                 engine: effective.engine.into(),
-                temperature: sampling.temperature,
-                top_p: sampling.top_p,
-                top_k: sampling.top_k,
-                min_p: sampling.min_p,
-                repetition_penalty: sampling.repetition_penalty,
-                greedy: sampling.greedy,
+                temperature: sampling.temperature(),
+                top_p: sampling.top_p(),
+                top_k: sampling.top_k(),
+                min_p: sampling.min_p(),
+                repetition_penalty: sampling.repetition_penalty(),
+                greedy: sampling.greedy(),
             },
             generation_settings: cell.generation.clone(),
             engine_settings: job.engine.clone(),

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bakeoff_engine::load::Effective;
-use bakeoff_engine::{EngineError, Footprint, Generation, Sampling, TokenEvent};
+use bakeoff_engine::{
+    EngineError, Footprint, Generation, Sampling, SamplingParams, TokenEvent,
+};
 use bakeoff_proto::record::OutputFacts;
 use bakeoff_model::{EngineSettings, Format, GenerationSettings, ModelSource, Thinking};
 use bakeoff_proto::{Cell, Failure, FailureKind, FinishReason, Job, JobPhase, MetricsRecord, SCHEMA_VERSION, digest, document, names};
@@ -141,15 +143,12 @@ impl Model for ScriptedModel {
             prompt_tokens: 3,
             text: format!("answer to {}\n| `verbatim` |", cell.prompt),
             facts,
-            sampling: Sampling {
+            sampling: Sampling::new(SamplingParams {
                 greedy: true,
-                temperature: 0.7,
-                top_p: 0.9,
-                top_k: None,
-                min_p: None,
-                repetition_penalty: 1.0,
                 seed: cell.seed,
-            },
+                ..SamplingParams::default()
+            })
+            .expect("within bounds"),
         })
     }
 }

@@ -14,7 +14,7 @@ mod upgrade;
 use std::collections::BTreeMap;
 
 use bakeoff_model::EngineKind;
-use bakeoff_proto::{CellId, Failure, FailureKind, JobId, MetricsRecord};
+use bakeoff_proto::{CellId, CellStatus, Failure, JobId, MetricsRecord};
 
 use crate::plan::Plan;
 
@@ -59,51 +59,7 @@ pub struct Row {
     /// Counted from 1.
     pub run: u32,
     /// What became of it.
-    pub status: Status,
-}
-
-/// What became of a cell.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Hash,
-    serde::Serialize,
-    serde::Deserialize,
-    schemars::JsonSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// It has a record.
-    Done,
-    Failed,
-    Cancelled,
-    /// Neither record nor failure yet.
-    Pending,
-}
-
-impl Status {
-    /// The word in files and tables.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-            Self::Pending => "pending",
-        }
-    }
-
-    /// A record is completion; without one, the latest failure decides.
-    pub fn of(record: bool, latest_failure: Option<&Failure>) -> Self {
-        match (record, latest_failure.map(|failure| failure.kind)) {
-            (true, _) => Self::Done,
-            (false, None) => Self::Pending,
-            (false, Some(FailureKind::Cancelled)) => Self::Cancelled,
-            (false, Some(_)) => Self::Failed,
-        }
-    }
+    pub status: CellStatus,
 }
 
 /// How many cells have which status.
@@ -123,15 +79,15 @@ pub struct Counts {
 
 impl Counts {
     /// Counts statuses.
-    pub fn of(statuses: impl IntoIterator<Item = Status>) -> Self {
+    pub fn of(statuses: impl IntoIterator<Item = CellStatus>) -> Self {
         let mut counts = Self::default();
         for status in statuses {
             counts.cells += 1;
             match status {
-                Status::Done => counts.done += 1,
-                Status::Failed => counts.failed += 1,
-                Status::Cancelled => counts.cancelled += 1,
-                Status::Pending => counts.pending += 1,
+                CellStatus::Done => counts.done += 1,
+                CellStatus::Failed => counts.failed += 1,
+                CellStatus::Cancelled => counts.cancelled += 1,
+                CellStatus::Pending => counts.pending += 1,
             }
         }
         counts
@@ -176,8 +132,8 @@ impl Collected {
     /// The failure that decides the row's status; `None` for a row that is done or pending.
     pub fn failure(&self, row: &Row) -> Option<&Failure> {
         match row.status {
-            Status::Failed | Status::Cancelled => self.failures.get(&row.cell)?.last(),
-            Status::Done | Status::Pending => None,
+            CellStatus::Failed | CellStatus::Cancelled => self.failures.get(&row.cell)?.last(),
+            CellStatus::Done | CellStatus::Pending => None,
         }
     }
 }
@@ -196,7 +152,7 @@ pub fn rows(
             engine: planned.job.engine.engine,
             prompt_id: planned.cell.prompt_id.clone(),
             run: planned.cell.run,
-            status: Status::of(
+            status: CellStatus::of(
                 records.contains_key(&planned.cell.id),
                 failures.get(&planned.cell.id).and_then(|history| history.last()),
             ),

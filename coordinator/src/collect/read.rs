@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bakeoff_proto::{
-    CellId, Failure, MetricsRecord, SCHEMA_VERSION, SweepName, digest, document, names,
+    CellId, CellStatus, Failure, MetricsRecord, SCHEMA_VERSION, SweepName, digest, document, names,
 };
 use bakeoff_transport::store::{self, StoreError};
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStore;
 use serde::de::DeserializeOwned;
 
-use super::{Collected, Status, orphans, rows};
+use super::{Collected, orphans, rows};
 use crate::plan::{Plan, PlanError};
 
 /// Objects read at once.
@@ -102,21 +102,21 @@ pub async fn progress(store: &dyn ObjectStore, name: &SweepName) -> Result<Progr
 
 /// The status of every cell in sweep order, without reading a record: only the failures of cells
 /// that have none are read, to distinguish failed from cancelled.
-pub async fn statuses(store: &dyn ObjectStore, plan: &Plan) -> Result<Vec<Status>, ReadError> {
+pub async fn statuses(store: &dyn ObjectStore, plan: &Plan) -> Result<Vec<CellStatus>, ReadError> {
     let name = &plan.sweep.name;
     let progress = progress(store, name).await?;
     let mut statuses = Vec::with_capacity(plan.cell_count());
     for planned in plan.cells() {
         let cell = &planned.cell.id;
         let status = match progress.failed.get(cell) {
-            _ if progress.recorded.contains(cell) => Status::Done,
-            None => Status::Pending,
+            _ if progress.recorded.contains(cell) => CellStatus::Done,
+            None => CellStatus::Pending,
             Some(generation) => {
                 let key = names::failure_key(name, cell, *generation);
                 let bytes = store::read(store, &key).await?.unwrap_or_default();
                 // A failure that does not parse still is one.
                 parse::<Failure>(&key, &bytes)
-                    .map_or(Status::Failed, |failure| Status::of(false, Some(&failure)))
+                    .map_or(CellStatus::Failed, |failure| CellStatus::of(false, Some(&failure)))
             }
         };
         statuses.push(status);

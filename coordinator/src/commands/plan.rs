@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use bakeoff_model::gpus::{GpuSpec, GpuTable, GpuTableError};
 use bakeoff_proto::SweepName;
 use clap::Args;
 
@@ -10,7 +11,6 @@ use super::shared;
 use crate::collect::read::{self, ReadError};
 use crate::connect::StoreOnly;
 use crate::error::{Ending, Error};
-use crate::forecast::gpus::Gpu;
 use crate::forecast::{self, Device, Forecast};
 use crate::plan::Plan;
 use crate::publish;
@@ -32,8 +32,8 @@ pub struct PlanArgs {
     #[arg(long = "as", value_name = "NAME")]
     rename: Option<SweepName>,
     /// GPU to check against: l4, a10g, l40s, a100-40gb, a100, h100, h100-nvl or h200
-    #[arg(long, env = "BAKEOFF_GPU", value_parser = forecast::gpus::find)]
-    gpu: Option<Gpu>,
+    #[arg(long, env = "BAKEOFF_GPU", value_parser = gpu)]
+    gpu: Option<&'static GpuSpec>,
     /// Price of a GPU-hour, in any currency
     #[arg(long, env = "BAKEOFF_PRICE_PER_GPU_HOUR", value_parser = price)]
     price_per_gpu_hour: Option<f64>,
@@ -42,6 +42,10 @@ pub struct PlanArgs {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+}
+
+fn gpu(name: &str) -> Result<&'static GpuSpec, GpuTableError> {
+    GpuTable::shipped().find(name)
 }
 
 fn price(text: &str) -> Result<f64, String> {

@@ -2,22 +2,17 @@
 //! model's configuration is read where it is at hand.
 
 mod configs;
-pub mod gpus;
 mod text;
 
 use std::collections::BTreeMap;
 
-use bakeoff_model::ModelSource;
-use bakeoff_model::ledger::{DeviceMemory, Ledger};
-use bakeoff_model::shape::ModelShape;
+use bakeoff_model::ledger::Ledger;
+use bakeoff_model::{GpuSpec, ModelShape, ModelSource};
 use bakeoff_proto::{Cell, CellId, Job, MetricsRecord};
 
 use crate::plan::Plan;
-use gpus::Gpu;
 pub use text::render;
 
-/// What the CUDA context takes on a current driver.
-const CONTEXT_BYTES: u64 = 600_000_000;
 /// A predicted speed is this share of the data sheet's bandwidth: what good decoders reach.
 pub const PREDICTED_EFFICIENCY: f64 = 0.75;
 /// A prompt's tokens are not counted without its tokenizer; source code and English are above this.
@@ -29,7 +24,7 @@ const TEMPLATE_TOKENS: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Device {
     /// `None`: no limit is known.
-    pub gpu: Option<Gpu>,
+    pub gpu: Option<&'static GpuSpec>,
     /// In any currency.
     pub price_per_gpu_hour: Option<f64>,
 }
@@ -125,10 +120,9 @@ fn forecast_job(
         }
     };
     let context = job.cells.iter().map(context_tokens).max().unwrap_or(0);
-    let ledger = shape.as_ref().map(|shape| {
-        let memory = device.gpu.map(|gpu| DeviceMemory::gpu(gpu.memory_bytes, CONTEXT_BYTES));
-        Ledger::plan(shape, &job.engine, context, 1, memory)
-    });
+    let ledger = shape
+        .as_ref()
+        .map(|shape| Ledger::plan(shape, &job.engine, context, 1, device.gpu.map(GpuSpec::memory)));
     if let Some(shape) = &shape {
         let asked = job.cells.iter().map(|c| c.generation.max_new_tokens).max().unwrap_or(0);
         if asked as usize >= shape.max_context {
@@ -175,7 +169,7 @@ fn measured_tpot(records: &[&MetricsRecord]) -> Option<Tpot> {
     (!known.is_empty()).then(|| Tpot::Measured(known.iter().sum::<f64>() / known.len() as f64))
 }
 
-fn predicted_tpot(job: &Job, shape: Option<&ModelShape>, gpu: Option<Gpu>) -> Option<Tpot> {
+fn predicted_tpot(job: &Job, shape: Option<&ModelShape>, gpu: Option<&GpuSpec>) -> Option<Tpot> {
     let (shape, gpu) = (shape?, gpu?);
     let dtype = job.engine.dtype;
     let mean_length = job.cells.iter().map(context_tokens).max().unwrap_or(0) as u64 / 2;

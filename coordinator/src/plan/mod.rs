@@ -7,15 +7,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bakeoff_model::{EngineSettings, Format, ModelSource, ModelSpec};
 use bakeoff_proto::job::run_seed;
+use bakeoff_proto::limits::MAX_JOB_BYTES;
 use bakeoff_proto::{Cell, CellId, Job, SCHEMA_VERSION, names, newer_schema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::sweep::{Model, Prompt, Sweep};
 pub use difference::differences;
-
-/// NATS takes messages up to 1 MiB unless configured otherwise; the headers need some of it.
-pub const MAX_JOB_BYTES: usize = (1 << 20) - 4096;
 
 /// `sweep.json`: the frozen plan. Everything that collecting and reporting need is inside.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -8,6 +8,8 @@ pub mod build;
 pub mod model;
 pub mod render;
 
+use bakeoff_model::GpuTable;
+
 use crate::collect::Collected;
 pub use build::build;
 pub use model::Report;
@@ -25,7 +27,7 @@ pub struct Documents {
 
 /// All documents.
 pub fn documents(collected: &Collected) -> Documents {
-    let report = build(collected, &crate::sizing::shipped_gpus());
+    let report = build(collected, GpuTable::shipped().as_slice());
     let mut json = serde_json::to_string_pretty(&report).expect("a report serialises to JSON");
     json.push('\n');
     Documents {

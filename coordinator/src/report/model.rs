@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use bakeoff_proto::{CellId, FinishReason, Metrics};
+use bakeoff_proto::{CellId, CellStatus, FinishReason, Metrics};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::check::Check;
 use crate::check::score::CheckCount;
-use crate::collect::Status;
 use crate::quality::Analysis;
 use crate::review::{Readiness, Review};
 use crate::sizing::{Fit, ModelSize};
@@ -315,7 +314,7 @@ pub struct CellFacts {
     /// Counted from 1.
     pub run: u32,
     /// What became of it.
-    pub status: Status,
+    pub status: CellStatus,
     /// Key of its markdown.
     pub document: Option<String>,
     /// Why the generation ended.
@@ -339,6 +338,6 @@ pub struct CellFacts {
 impl CellFacts {
     /// It has a record.
     pub fn is_done(&self) -> bool {
-        self.status == Status::Done
+        self.status == CellStatus::Done
     }
 }

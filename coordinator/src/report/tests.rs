@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use bakeoff_model::GpuTable;
 use bakeoff_proto::CellId;
 
 use super::model::{Measure, WarningKind};
@@ -11,7 +12,7 @@ use crate::review::{self, Review, Reviews};
 #[test]
 fn the_notebooks_outcome_leads_to_its_conclusions() {
     let collected = notebook();
-    let report = build(&collected, &crate::sizing::shipped_gpus());
+    let report = build(&collected, GpuTable::shipped().as_slice());
     assert_eq!(report.measure, Measure::Stars);
     let picks: Vec<_> = report
         .recommendations
@@ -214,7 +215,7 @@ fn random_weights_and_mismatches_are_warned_of_once_a_model() {
     for record in collected.records.values_mut() {
         record.mismatches = vec![format!("weights: 1 bytes planned, {} bytes seen", record.run)];
     }
-    let report = build(&collected, &crate::sizing::shipped_gpus());
+    let report = build(&collected, GpuTable::shipped().as_slice());
     let of = |kind: WarningKind| -> Vec<&str> {
         report.warnings.iter().filter(|w| w.kind == kind).map(|w| w.text.as_str()).collect()
     };

@@ -6,7 +6,10 @@
 
 use std::ops::Bound::{Excluded, Included};
 
-use bakeoff_model::{Dtype, EngineKind, Format, LoadFormat, SamplingSource, Thinking};
+use bakeoff_model::{
+    Dtype, EngineKind, Format, GenerationSettings, LoadFormat, SamplingParams, SamplingSource,
+    Thinking, sampling,
+};
 use bakeoff_proto::SweepName;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -21,12 +24,12 @@ bounds! {
     Runs: u32 = (Included(1), Included(10_000));
     /// Beyond any context of the architectures that are supported.
     MaxNewTokens: u32 = (Included(1), Included(1 << 20));
-    Temperature: f64 = (Excluded(0.0), Included(5.0)),
-        " (for the most likely token always, set `greedy = true`)";
-    TopP: f64 = (Excluded(0.0), Included(1.0));
-    TopK: u32 = (Included(1), Included(1_000_000));
-    MinP: f64 = (Included(0.0), Excluded(1.0));
-    RepetitionPenalty: f64 = (Included(0.1), Included(10.0)), " (1 is off)";
+    Temperature: f64 = sampling::TEMPERATURE.range(), expected sampling::TEMPERATURE;
+    TopP: f64 = sampling::TOP_P.range(), expected sampling::TOP_P;
+    TopK: u32 = (Included(0), Included(sampling::MAX_TOP_K)), expected sampling::TOP_K;
+    MinP: f64 = sampling::MIN_P.range(), expected sampling::MIN_P;
+    RepetitionPenalty: f64 = sampling::REPETITION_PENALTY.range(),
+        expected sampling::REPETITION_PENALTY;
     MemoryGb: f64 = (Excluded(0.0), Included(100_000.0)), " (GB, 10^9 bytes)";
 }
 
@@ -74,15 +77,15 @@ pub struct GenerationSection {
     pub runs: Option<u32>,
     /// The output is cut off after so many tokens.
     #[serde(with = "Maybe::<MaxNewTokens>")]
-    #[schemars(extend("default" = bakeoff_model::GenerationSettings::DEFAULT_MAX_NEW_TOKENS))]
+    #[schemars(extend("default" = GenerationSettings::DEFAULT_MAX_NEW_TOKENS))]
     pub max_new_tokens: Option<u32>,
-    /// Divides the logits: lower is more certain.
+    /// Divides the logits: lower is more certain, 0 is greedy.
     #[serde(with = "Maybe::<Temperature>")]
-    #[schemars(extend("default" = bakeoff_model::GenerationSettings::DEFAULT_TEMPERATURE))]
+    #[schemars(extend("default" = SamplingParams::DEFAULT_TEMPERATURE))]
     pub temperature: Option<f64>,
     /// Keep the most likely tokens whose probabilities add up to this.
     #[serde(with = "Maybe::<TopP>")]
-    #[schemars(extend("default" = bakeoff_model::GenerationSettings::DEFAULT_TOP_P))]
+    #[schemars(extend("default" = SamplingParams::DEFAULT_TOP_P))]
     pub top_p: Option<f64>,
     /// Drop tokens less likely than this share of the most likely one. Off unless given.
     #[serde(with = "Maybe::<MinP>")]
@@ -90,7 +93,7 @@ pub struct GenerationSection {
     /// Make tokens that occurred before less likely: 1 is off.
     #[serde(with = "Maybe::<RepetitionPenalty>")]
     pub repetition_penalty: Option<f64>,
-    /// Keep only so many of the most likely tokens. Off unless given.
+    /// Keep only so many of the most likely tokens; 0 is off.
     #[serde(with = "Maybe::<TopK>")]
     pub top_k: Option<u32>,
     /// Always take the most likely token; temperature, top_p, top_k and min_p are ignored.

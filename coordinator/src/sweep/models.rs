@@ -11,7 +11,6 @@ use super::problem::SweepProblem;
 use super::problem::check_id;
 use super::settings;
 use super::types::Model;
-use crate::toml_file::words::nearest;
 use crate::toml_file::{At, KeyPath};
 
 /// What the sweep says for all its models.
@@ -75,7 +74,7 @@ fn read_one(
     }
     let mut generation = base.generation.clone();
     settings::apply_generation(&entry.generation, &mut generation);
-    settings::settle(&mut generation);
+    let generation = generation.settled();
     let engines = settings::engines(&entry.engine, &path.key("engine"), &base.engines)?;
     let name = entry.label.clone().unwrap_or_else(|| display_id(&source));
     Ok(Model {
@@ -133,11 +132,7 @@ fn builtin(name: &str, at: &KeyPath) -> Result<ModelSource, At<SweepProblem>> {
     if BUILTIN_MODELS.contains(&name) {
         return Ok(ModelSource::Builtin { name: name.to_owned() });
     }
-    let hint = nearest(name, &BUILTIN_MODELS)
-        .map(|near| format!("did you mean `builtin:{near}`?"))
-        .unwrap_or_else(|| format!("known: {}", BUILTIN_MODELS.join(", ")));
-    let name = format!("builtin:{name}");
-    Err(at.key("id").refuse(SweepProblem::Unknown { what: "built-in model", name, hint }))
+    Err(at.key("id").refuse(SweepProblem::unknown("built-in model", name, &BUILTIN_MODELS)))
 }
 
 fn hub(id: &str, revision: Option<&str>, at: &KeyPath) -> Result<ModelSource, At<SweepProblem>> {

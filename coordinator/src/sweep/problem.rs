@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::quality::RubricError;
-use crate::toml_file::words::{is_file_word, shorten};
+use crate::toml_file::words::{is_file_word, nearest, shorten};
 use crate::toml_file::{At, KeyPath};
 
 /// A value that cannot be used. The key's path stands before the text.
@@ -84,6 +84,17 @@ pub enum SweepProblem {
     NoTasks(PathBuf),
     #[error("the sweep has {cells} cells, at most {max} are allowed: split it")]
     TooManyCells { cells: usize, max: usize },
+}
+
+impl SweepProblem {
+    /// An unknown name, with the nearest known one or all of them.
+    pub fn unknown(what: &'static str, name: &str, known: &[&str]) -> Self {
+        let hint = match nearest(name, known) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => format!("known: {}", known.join(", ")),
+        };
+        Self::Unknown { what, name: name.to_owned(), hint }
+    }
 }
 
 /// What can be wrong with a line of a suite.

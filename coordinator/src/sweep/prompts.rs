@@ -9,7 +9,6 @@ use super::problem::check_id;
 use super::suite;
 use super::types::Prompt;
 use crate::quality::{Compiled, Rubric};
-use crate::toml_file::words::nearest;
 use crate::toml_file::{At, KeyPath};
 
 pub fn read(entries: Vec<PromptEntry>, folder: &Path) -> Result<Vec<Prompt>, At<SweepProblem>> {
@@ -81,14 +80,8 @@ fn rubric(
         return Ok(Some(rubric));
     }
     if !name.ends_with(".toml") {
-        let hint = match nearest(name, &Rubric::SHIPPED) {
-            Some(near) => format!("did you mean \"{near}\"?"),
-            None => {
-                format!("known: {}, a .toml file, or \"none\"", Rubric::SHIPPED.join(", "))
-            }
-        };
-        let name = name.to_owned();
-        return Err(at.refuse(SweepProblem::Unknown { what: "rubric", name, hint }));
+        let known = [&Rubric::SHIPPED[..], &["none", "FILE.toml"]].concat();
+        return Err(at.refuse(SweepProblem::unknown("rubric", name, &known)));
     }
     let path = folder.join(name);
     let text = match std::fs::read_to_string(&path) {

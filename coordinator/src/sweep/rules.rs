@@ -3,6 +3,7 @@
 
 use std::ops::Bound::{Excluded, Included, Unbounded};
 
+use bakeoff_model::GpuTable;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,9 @@ pub struct ReportRules {
     pub price_per_gpu_hour: Option<f64>,
     /// Currency of the price: 1 to 8 letters.
     pub currency: String,
+    /// The GPU that is to be recommended for, by its short name: `l4`, `h100`, …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_gpu: Option<String>,
     /// A real-time answer streams at least this fast: time per output token, in ms.
     #[serde(with = "Within::<Milliseconds>")]
     pub realtime_max_tpot_ms: f64,
@@ -56,6 +60,7 @@ impl Default for ReportRules {
         Self {
             price_per_gpu_hour: None,
             currency: "USD".to_owned(),
+            target_gpu: None,
             realtime_max_tpot_ms: 50.0,
             realtime_max_ttft_ms: 1000.0,
             min_stars: 3.5,
@@ -73,6 +78,12 @@ pub fn check(rules: &ReportRules) -> Result<(), At<SweepProblem>> {
     if currency.is_empty() || currency.len() > 8 || !currency.chars().all(char::is_alphabetic) {
         let problem = SweepProblem::NotACurrency(currency.clone());
         return Err(KeyPath::top("report").key("currency").refuse(problem));
+    }
+    let gpus = GpuTable::shipped();
+    if let Some(name) = rules.target_gpu.as_ref().filter(|name| gpus.find(name).is_err()) {
+        let known: Vec<_> = gpus.as_slice().iter().map(|gpu| gpu.name.as_str()).collect();
+        let problem = SweepProblem::unknown("GPU", name, &known);
+        return Err(KeyPath::top("report").key("target_gpu").refuse(problem));
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `[generation]`, `[engine]` and `[queue]`, and the same settings as overrides of one model.
 
-use bakeoff_model::{EngineKind, EngineSettings, GenerationSettings, SamplingSource};
+use bakeoff_model::{EngineKind, EngineSettings, GenerationSettings};
 use bakeoff_proto::names;
 
 use super::file::{EngineSection, GenerationSection};
@@ -66,18 +66,4 @@ pub fn gpu_class(class: Option<&str>, path: &KeyPath) -> Result<Option<String>, 
         return Err(path.key("gpu_class").refuse(problem));
     }
     Ok(Some(token))
-}
-
-/// Fills in the defaults once all overrides are applied, and drops what greedy decoding ignores,
-/// so that two sweeps that mean the same have the same cells.
-pub fn settle(settings: &mut GenerationSettings) {
-    if settings.greedy {
-        settings.temperature = None;
-        settings.top_p = None;
-        settings.top_k = None;
-        settings.min_p = None;
-    } else if settings.sampling == SamplingSource::Sweep {
-        settings.temperature.get_or_insert(GenerationSettings::DEFAULT_TEMPERATURE);
-        settings.top_p.get_or_insert(GenerationSettings::DEFAULT_TOP_P);
-    }
 }

@@ -4,6 +4,9 @@ use std::fmt;
 
 use crate::{EngineSettings, shape::ModelShape};
 
+/// What the CUDA context takes of a GPU, where nobody can ask the device: more than any card that
+/// was seen with a current driver.
+pub const CUDA_CONTEXT_BYTES: u64 = 600_000_000;
 /// Kept free on a GPU beside everything we plan: cuBLAS workspaces, fragmentation, the display.
 pub const GPU_RESERVE_BYTES: u64 = 4_000_000_000;
 /// Kept free on a machine that computes on its CPU.
@@ -33,7 +36,8 @@ impl DeviceMemory {
         Self { total_bytes, context_bytes: 0, reserve_bytes: HOST_RESERVE_BYTES }
     }
 
-    fn usable_bytes(self) -> u64 {
+    /// What may be planned with.
+    pub fn usable_bytes(self) -> u64 {
         self.total_bytes.saturating_sub(self.context_bytes).saturating_sub(self.reserve_bytes)
     }
 }
@@ -191,14 +195,16 @@ fn gb(bytes: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::GpuTable;
+    use crate::known::{self, KNOWN_MODELS};
 
     fn shape(name: &str) -> ModelShape {
-        let path = format!("{}/../deploy/models/{name}.json", env!("CARGO_MANIFEST_DIR"));
-        ModelShape::from_config_json(&std::fs::read(&path).expect(&path)).expect(name)
+        known::find(&format!("Qwen/{name}")).expect(name).shape()
     }
 
-    /// An H100 80GB HBM3 reports 81559 MiB.
-    const H100: u64 = 81_559 << 20;
+    fn memory(gpu: &str) -> DeviceMemory {
+        GpuTable::shipped().find(gpu).expect(gpu).memory()
+    }
 
     #[test]
     fn the_cap_is_the_least_of_the_setting_and_what_the_device_leaves() {
@@ -208,8 +214,9 @@ mod tests {
             |settings: &EngineSettings, device| Ledger::plan(&shape, settings, 4196, 1, device);
 
         assert_eq!(plan(&settings, None).cap_bytes, 85_000_000_000);
-        let h100 = Some(DeviceMemory::gpu(H100, 500_000_000));
-        assert_eq!(plan(&settings, h100).cap_bytes, H100 - 4_500_000_000);
+        // An H100 80GB HBM3 reports 81559 MiB.
+        let h100 = Some(memory("h100"));
+        assert_eq!(plan(&settings, h100).cap_bytes, (81_559 << 20) - 4_600_000_000);
         let low = EngineSettings { max_memory_gb: 20.0, ..settings.clone() };
         assert_eq!(plan(&low, h100).cap_bytes, 20_000_000_000);
         let tiny = Some(DeviceMemory::gpu(2_000_000_000, 500_000_000));
@@ -218,19 +225,13 @@ mod tests {
 
     #[test]
     fn the_five_models_fit_an_h100_and_the_large_ones_not_a_24_gb_card() {
-        for name in [
-            "Qwen2.5-Coder-7B-Instruct",
-            "Qwen2.5-Coder-32B-Instruct",
-            "Qwen3-32B",
-            "Qwen3-30B-A3B",
-            "Qwen3-Coder-30B-A3B-Instruct",
-        ] {
-            let plan = |total| {
-                let device = Some(DeviceMemory::gpu(total, 500_000_000));
-                Ledger::plan(&shape(name), &EngineSettings::default(), 32_768, 1, device)
+        for model in KNOWN_MODELS {
+            let plan = |gpu| {
+                let (settings, device) = (EngineSettings::default(), Some(memory(gpu)));
+                Ledger::plan(&model.shape(), &settings, 32_768, 1, device)
             };
-            assert_eq!(plan(H100).fits(), Ok(()), "{name}");
-            assert_eq!(plan(24 << 30).fits().is_ok(), name.contains("7B"), "{name}");
+            assert_eq!(plan("h100").fits(), Ok(()), "{}", model.id);
+            assert_eq!(plan("l4").fits().is_ok(), model.id.contains("7B"), "{}", model.id);
         }
     }
 

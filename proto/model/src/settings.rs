@@ -1,18 +1,11 @@
-//! How to generate and on which engine, as the sweep fixes it. Everything here is part of a cell's identity.
+//! How to generate and on which engine, as the sweep fixes it. All of it is part of a cell's
+//! identity.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Where sampling parameters that the sweep leaves open come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum SamplingSource {
-    /// Bakeoff's defaults: the same for every model.
-    #[default]
-    Sweep,
-    /// The model's own `generation_config.json`.
-    Model,
-}
+use crate::sampling::{self, SamplingParams};
+use crate::vocabulary::{Dtype, EngineKind, LoadFormat, SamplingSource};
 
 /// Sampling and length. `None` means that the sweep left it open (see [`SamplingSource`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -29,9 +22,27 @@ pub struct GenerationSettings {
 }
 
 impl GenerationSettings {
+    /// Tokens after which a text is cut off, where nobody says otherwise.
     pub const DEFAULT_MAX_NEW_TOKENS: u32 = 4096;
-    pub const DEFAULT_TEMPERATURE: f64 = 0.7;
-    pub const DEFAULT_TOP_P: f64 = 0.9;
+
+    /// Fills in the defaults once all overrides are applied, drops what greedy decoding ignores and
+    /// what is switched off, so that two sweeps that mean the same have the same cells. A
+    /// temperature of 0 is greedy.
+    #[must_use]
+    pub fn settled(mut self) -> Self {
+        self.greedy |= self.temperature.is_some_and(sampling::is_greedy);
+        if self.greedy {
+            self.temperature = None;
+            self.top_p = None;
+            self.top_k = None;
+            self.min_p = None;
+        } else if self.sampling == SamplingSource::Sweep {
+            self.temperature.get_or_insert(SamplingParams::DEFAULT_TEMPERATURE);
+            self.top_p.get_or_insert(SamplingParams::DEFAULT_TOP_P);
+            self.top_k = self.top_k.filter(|k| *k > 0);
+        }
+        self
+    }
 }
 
 impl Default for GenerationSettings {
@@ -47,67 +58,6 @@ impl Default for GenerationSettings {
             sampling: SamplingSource::Sweep,
         }
     }
-}
-
-/// Which implementation of the forward pass generates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum EngineKind {
-    /// Fused where it can run, reference elsewhere.
-    #[default]
-    Auto,
-    /// Plain candle operations on any device and dtype.
-    Reference,
-    /// Our CUDA kernels in one graph, BF16.
-    Fused,
-    /// candle-transformers' own models: what a user would write without Bakeoff.
-    Stock,
-}
-
-impl EngineKind {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Reference => "reference",
-            Self::Fused => "fused",
-            Self::Stock => "stock",
-        }
-    }
-}
-
-/// The number format of weights and activations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Dtype {
-    #[default]
-    Bf16,
-    F32,
-}
-
-impl Dtype {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Bf16 => "bf16",
-            Self::F32 => "f32",
-        }
-    }
-
-    pub fn bytes(self) -> u64 {
-        match self {
-            Self::Bf16 => 2,
-            Self::F32 => 4,
-        }
-    }
-}
-
-/// Where weights come from: the checkpoint, or random numbers of the checkpoint's shape.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LoadFormat {
-    #[default]
-    Safetensors,
-    /// Random weights: right for measuring speed, meaningless as text.
-    Dummy,
 }
 
 /// The engine's settings. Those that a kernel ignores read `n/a` in the record.
@@ -140,5 +90,28 @@ impl Default for EngineSettings {
             reduced_precision_reduction: true,
             cuda_graph: true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_mean_the_same_are_the_same() {
+        let open = GenerationSettings::default();
+        let zero = GenerationSettings { temperature: Some(0.0), top_p: Some(0.5), ..open.clone() };
+        let greedy = GenerationSettings { greedy: true, top_k: Some(5), ..open.clone() };
+        assert_eq!(zero.settled(), greedy.settled());
+        let spelled_out = GenerationSettings {
+            temperature: Some(0.7),
+            top_p: Some(0.9),
+            top_k: Some(0),
+            ..open.clone()
+        };
+        assert_eq!(open.clone().settled(), spelled_out.settled());
+        // With the model's own settings, an open value stays open and 0 switches top-k off.
+        let model = GenerationSettings { sampling: SamplingSource::Model, top_k: Some(0), ..open };
+        assert_eq!(model.clone().settled(), model);
     }
 }

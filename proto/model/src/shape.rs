@@ -220,10 +220,10 @@ impl ModelShape {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::known;
 
     fn shape(name: &str) -> ModelShape {
-        let path = format!("{}/../../deploy/models/{name}.json", env!("CARGO_MANIFEST_DIR"));
-        ModelShape::from_config_json(&std::fs::read(&path).expect(&path)).expect(name)
+        known::find(&format!("Qwen/{name}")).expect(name).shape()
     }
 
     fn gb(bytes: u64) -> f64 {

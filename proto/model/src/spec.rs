@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::vocabulary::{Format, Thinking};
+
 /// The models inside the engine: each a trained toy of one architecture.
 pub const BUILTIN_MODELS: [&str; 3] = ["tiny-qwen2", "tiny-qwen3", "tiny-qwen3-moe"];
 
@@ -16,43 +18,6 @@ pub enum ModelSource {
     Builtin { name: String },
     /// A folder on the worker's machine.
     Path { path: String },
-}
-
-/// How the prompt becomes the model's input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// Instruct if there is a chat template; else code if the id says `code` or `coder`; else base.
-    #[default]
-    Auto,
-    /// The chat template with system, user and assistant.
-    Instruct,
-    /// The prompt as it is.
-    Base,
-    /// The language hint of the sweep, then the prompt.
-    Code,
-}
-
-impl Format {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Instruct => "instruct",
-            Self::Base => "base",
-            Self::Code => "code",
-        }
-    }
-}
-
-/// Whether a model that can think before it answers does so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Thinking {
-    /// The template decides.
-    #[default]
-    Auto,
-    On,
-    Off,
 }
 
 /// One model of a sweep.

@@ -12,7 +12,7 @@ use bakeoff_engine::{
     load::{DeviceChoice, LoadOptions, load},
     source::{ModelFiles, WeightFiles},
 };
-use bakeoff_model::{Dtype, EngineKind, EngineSettings, settings::LoadFormat};
+use bakeoff_model::{Dtype, EngineKind, EngineSettings, LoadFormat};
 
 /// HuggingFaceTB/SmolLM2-135M-Instruct, as its page on the hub gives it.
 const SMOLLM2_135M: &str = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 576,
@@ -113,15 +113,7 @@ fn files(folder: Option<&PathBuf>) -> Result<ModelFiles> {
 }
 
 fn request(new: usize) -> Request {
-    let sampling = Sampling {
-        greedy: true,
-        temperature: 1.0,
-        top_p: 1.0,
-        top_k: None,
-        min_p: None,
-        repetition_penalty: 1.0,
-        seed: 0,
-    };
+    let sampling = Sampling::GREEDY;
     Request {
         prompt_ids: (0..PROMPT_TOKENS as u32).collect(),
         max_new_tokens: new,

@@ -3,22 +3,10 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use bakeoff_model::Sampling;
 use bakeoff_proto::FinishReason;
 
 use crate::EngineError;
-
-/// How the next token is chosen. All settings are resolved: nothing is left open here.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sampling {
-    pub greedy: bool,
-    pub temperature: f64,
-    pub top_p: f64,
-    pub top_k: Option<u32>,
-    pub min_p: Option<f64>,
-    /// 1.0 is off. Applied before anything else, also when greedy, over prompt and output (as HF does).
-    pub repetition_penalty: f64,
-    pub seed: u64,
-}
 
 /// One sequence to generate.
 #[derive(Debug, Clone, PartialEq)]

@@ -30,5 +30,6 @@ pub mod source;
 pub mod stock;
 pub mod weights;
 
-pub use engine::{Engine, Footprint, Generation, Request, Sampling, TokenEvent};
+pub use bakeoff_model::{Sampling, SamplingParams};
+pub use engine::{Engine, Footprint, Generation, Request, TokenEvent};
 pub use error::EngineError;

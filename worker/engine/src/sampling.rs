@@ -26,7 +26,7 @@ impl Sampler {
                 *seen = true;
             }
         }
-        Self { sampling: sampling.clone(), seen }
+        Self { sampling: *sampling, seen }
     }
 
     /// The token of step `step` (counted from 0), which counts as seen from now on. The logits are
@@ -36,20 +36,20 @@ impl Sampler {
     /// A NaN or infinity among the logits.
     pub fn choose(&mut self, logits: &mut [f32], step: u32) -> Result<u32, EngineError> {
         check_finite(logits, step)?;
-        let penalty = self.sampling.repetition_penalty as f32;
+        let penalty = self.sampling.repetition_penalty() as f32;
         if penalty != 1.0 {
             for (logit, _) in logits.iter_mut().zip(&self.seen).filter(|(_, seen)| **seen) {
                 *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
             }
         }
-        let id = if self.sampling.greedy {
+        let id = if self.sampling.greedy() {
             argmax(logits.iter().copied().enumerate())
         } else {
-            let temperature = self.sampling.temperature as f32;
+            let temperature = self.sampling.temperature() as f32;
             logits.iter_mut().for_each(|logit| *logit /= temperature);
             let least = threshold(&self.sampling, logits);
             let kept = logits.iter().copied().enumerate().filter(|(_, logit)| *logit >= least);
-            argmax(kept.map(|(id, logit)| (id, logit + gumbel(self.sampling.seed, step, id))))
+            argmax(kept.map(|(id, logit)| (id, logit + gumbel(self.sampling.seed(), step, id))))
         };
         if let Some(seen) = self.seen.get_mut(id) {
             *seen = true;
@@ -82,15 +82,15 @@ pub fn non_finite(what: String, step: u32) -> EngineError {
 fn threshold(sampling: &Sampling, logits: &[f32]) -> f32 {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut least = f32::NEG_INFINITY;
-    if let Some(k) = sampling.top_k.map(|k| k as usize).filter(|k| *k < logits.len()) {
+    if let Some(k) = sampling.top_k().map(|k| k as usize).filter(|k| *k < logits.len()) {
         let mut values = logits.to_vec();
         let (_, kth, _) = values.select_nth_unstable_by(k.max(1) - 1, |a, b| b.total_cmp(a));
         least = *kth;
     }
-    if sampling.top_p < 1.0 {
-        least = least.max(nucleus(logits, least, largest, sampling.top_p));
+    if sampling.top_p() < 1.0 {
+        least = least.max(nucleus(logits, least, largest, sampling.top_p()));
     }
-    if let Some(min_p) = sampling.min_p.filter(|p| *p > 0.0) {
+    if let Some(min_p) = sampling.min_p().filter(|p| *p > 0.0) {
         least = least.max(largest + min_p.ln() as f32);
     }
     least.min(largest)
@@ -161,18 +161,16 @@ fn philox(mut counter: [u32; 4], key: u64) -> [u32; 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bakeoff_model::SamplingParams;
     use proptest::prelude::*;
 
-    fn sampling() -> Sampling {
-        Sampling {
-            greedy: false,
-            temperature: 1.0,
-            top_p: 1.0,
-            top_k: None,
-            min_p: None,
-            repetition_penalty: 1.0,
-            seed: 7,
-        }
+    /// Nothing filtered.
+    fn open() -> SamplingParams {
+        SamplingParams { temperature: 1.0, top_p: 1.0, seed: 7, ..SamplingParams::default() }
+    }
+
+    fn valid(params: SamplingParams) -> Sampling {
+        Sampling::new(params).expect("within bounds")
     }
 
     /// How often each token is drawn over many steps.
@@ -200,7 +198,7 @@ mod tests {
         let logits = [1.0f32, 0.0, 2.0, -1.0, 0.5];
         let total: f64 = logits.iter().map(|l| f64::from(*l).exp()).sum();
         for temperature in [1.0, 0.5] {
-            let warm = Sampling { temperature, ..sampling() };
+            let warm = valid(SamplingParams { temperature, ..open() });
             let total: f64 = if temperature == 1.0 {
                 total
             } else {
@@ -221,21 +219,21 @@ mod tests {
             let least = threshold(&s, &logits);
             logits.iter().filter(|logit| **logit >= least).count()
         };
-        assert_eq!(kept(sampling()), 4);
-        assert_eq!(kept(Sampling { top_k: Some(2), ..sampling() }), 2);
-        assert_eq!(kept(Sampling { top_k: Some(9), ..sampling() }), 4);
+        assert_eq!(kept(valid(open())), 4);
+        assert_eq!(kept(valid(SamplingParams { top_k: Some(2), ..open() })), 2);
+        assert_eq!(kept(valid(SamplingParams { top_k: Some(9), ..open() })), 4);
         // 0.5 < 0.6 <= 0.8: the token that crosses the border is kept.
-        assert_eq!(kept(Sampling { top_p: 0.6, ..sampling() }), 2);
-        assert_eq!(kept(Sampling { top_p: 1e-9, ..sampling() }), 1);
-        assert_eq!(kept(Sampling { min_p: Some(0.25), ..sampling() }), 3);
-        assert_eq!(kept(Sampling { min_p: Some(1.0), ..sampling() }), 1);
+        assert_eq!(kept(valid(SamplingParams { top_p: 0.6, ..open() })), 2);
+        assert_eq!(kept(valid(SamplingParams { top_p: 1e-9, ..open() })), 1);
+        assert_eq!(kept(valid(SamplingParams { min_p: Some(0.25), ..open() })), 3);
+        assert_eq!(kept(valid(SamplingParams { min_p: Some(0.999), ..open() })), 1);
         // top-p acts on what top-k left, renormalised: 0.5 / 0.8 = 0.625 >= 0.6.
-        assert_eq!(kept(Sampling { top_k: Some(2), top_p: 0.6, ..sampling() }), 1);
+        assert_eq!(kept(valid(SamplingParams { top_k: Some(2), top_p: 0.6, ..open() })), 1);
     }
 
     #[test]
     fn a_penalty_divides_positive_and_multiplies_negative_logits_of_what_was_seen() {
-        let greedy = Sampling { greedy: true, repetition_penalty: 2.0, ..sampling() };
+        let greedy = valid(SamplingParams { greedy: true, repetition_penalty: 2.0, ..open() });
         let mut sampler = Sampler::new(&greedy, 3, &[0]);
         let mut logits = vec![3.0, 2.0, -1.0];
         assert_eq!(sampler.choose(&mut logits, 0).expect("finite"), 1);
@@ -254,7 +252,7 @@ mod tests {
     fn what_is_no_number_is_an_error_and_never_a_token() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             for greedy in [true, false] {
-                let mut sampler = Sampler::new(&Sampling { greedy, ..sampling() }, 3, &[]);
+                let mut sampler = Sampler::new(&valid(SamplingParams { greedy, ..open() }), 3, &[]);
                 let error = sampler.choose(&mut [0.0, bad, 1.0], 4).expect_err("not a number");
                 assert_eq!(error.kind, FailureKind::NonFiniteLogits);
                 assert!(error.message.contains("token 1") && error.message.contains("step 4"));
@@ -270,7 +268,7 @@ mod tests {
             logits in prop::collection::vec(-20f32..20.0, 1..300),
             top_p in 0.01f64..1.0,
         ) {
-            let settings = Sampling { seed, top_p, ..sampling() };
+            let settings = valid(SamplingParams { seed, top_p, ..open() });
             let mut fresh = Sampler::new(&settings, logits.len(), &[]);
             let first = fresh.choose(&mut logits.clone(), step).expect("finite");
             let mut used = Sampler::new(&settings, logits.len(), &[0]);
@@ -285,7 +283,7 @@ mod tests {
             logits in prop::collection::vec(-8f32..8.0, 1..700),
             top_p in 0.01f64..0.999,
         ) {
-            let settings = Sampling { top_p, ..sampling() };
+            let settings = valid(SamplingParams { top_p, ..open() });
             let least = threshold(&settings, &logits);
             let weight = |l: f32| f64::from(l).exp();
             let total: f64 = logits.iter().map(|l| weight(*l)).sum();
@@ -301,7 +299,7 @@ mod tests {
             k in 1u32..20,
             step in 0u32..100,
         ) {
-            let settings = Sampling { top_k: Some(k), ..sampling() };
+            let settings = valid(SamplingParams { top_k: Some(k), ..open() });
             let id = Sampler::new(&settings, logits.len(), &[]).choose(&mut logits.clone(), step);
             let chosen = logits[id.expect("finite") as usize];
             let larger = logits.iter().filter(|l| **l > chosen).count();

@@ -138,15 +138,7 @@ mod tests {
     }
 
     fn request(last: u32, max_new_tokens: usize, stop_ids: Vec<u32>) -> Request {
-        let sampling = Sampling {
-            greedy: true,
-            temperature: 1.0,
-            top_p: 1.0,
-            top_k: None,
-            min_p: None,
-            repetition_penalty: 1.0,
-            seed: 0,
-        };
+        let sampling = Sampling::GREEDY;
         Request { prompt_ids: vec![last], max_new_tokens, sampling, stop_ids }
     }
 

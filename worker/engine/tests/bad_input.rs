@@ -10,7 +10,7 @@ use bakeoff_engine::{
     load::{DeviceChoice, LoadOptions, Loaded, load},
     source::{ModelFiles, WeightFiles},
 };
-use bakeoff_model::{Dtype, EngineKind, EngineSettings, settings::LoadFormat};
+use bakeoff_model::{Dtype, EngineKind, EngineSettings, LoadFormat};
 use bakeoff_proto::{FailureKind, FinishReason};
 use half::bf16;
 use safetensors::{Dtype as Stored, SafeTensors, tensor::TensorView};
@@ -76,15 +76,7 @@ fn changed(folder: &Path, change: &Change) -> ModelFiles {
 }
 
 fn request(new: usize) -> Request {
-    let sampling = Sampling {
-        greedy: true,
-        temperature: 1.0,
-        top_p: 1.0,
-        top_k: None,
-        min_p: None,
-        repetition_penalty: 1.0,
-        seed: 0,
-    };
+    let sampling = Sampling::GREEDY;
     Request { prompt_ids: vec![1, 2, 3], max_new_tokens: new, sampling, stop_ids: vec![] }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bakeoff_engine::{
-    Engine, Request, Sampling,
+    Engine, Request, Sampling, SamplingParams,
     load::{DeviceChoice, LoadOptions, load},
     source::{ModelFiles, WeightFiles},
 };
@@ -128,15 +128,8 @@ fn error(found: &[Vec<f32>], golden: &[Vec<f32>]) -> (f64, Vec<f64>) {
 }
 
 fn greedy(prompt_ids: Vec<u32>, stop_ids: Vec<u32>, repetition_penalty: f64) -> Request {
-    let sampling = Sampling {
-        greedy: true,
-        temperature: 0.7,
-        top_p: 0.9,
-        top_k: None,
-        min_p: None,
-        repetition_penalty,
-        seed: 0,
-    };
+    let params = SamplingParams { greedy: true, repetition_penalty, ..SamplingParams::default() };
+    let sampling = Sampling::new(params).expect("within bounds");
     Request { prompt_ids, max_new_tokens: 64, sampling, stop_ids }
 }
 

@@ -4,10 +4,10 @@ use std::ops::ControlFlow;
 
 use anyhow::Context as _;
 use bakeoff_engine::{
-    Engine, Generation, Request, Sampling,
+    Engine, Generation, Request, Sampling, SamplingParams,
     load::{Effective, LoadOptions, load},
 };
-use bakeoff_model::{EngineKind, settings::LoadFormat, shape::ModelShape};
+use bakeoff_model::{EngineKind, LoadFormat, percentile::median, shape::ModelShape};
 use serde::Serialize;
 
 use super::{
@@ -116,7 +116,8 @@ impl Subject<'_> {
             .collect::<anyhow::Result<Vec<_>>>()?;
         let samples: Vec<f64> = runs.iter().map(decode_tok_s).collect();
         let ttft_ms_samples: Vec<f64> = runs.iter().map(ttft_ms).collect();
-        let (decode_tok_s, ttft_ms) = (median(&samples), median(&ttft_ms_samples));
+        let median = |samples: &[f64]| median(samples).context("--repeats is at least 1");
+        let (decode_tok_s, ttft_ms) = (median(&samples)?, median(&ttft_ms_samples)?);
 
         let prompt = shape.depth + shape.prompt_tokens;
         // The first decoded token attends to the prompt and itself, the last to all before it.
@@ -178,15 +179,11 @@ impl Subject<'_> {
         let request = Request {
             prompt_ids,
             max_new_tokens,
-            sampling: Sampling {
+            sampling: Sampling::new(SamplingParams {
                 greedy: !self.args.sample,
-                temperature: 0.7,
-                top_p: 0.9,
-                top_k: None,
-                min_p: None,
-                repetition_penalty: 1.0,
                 seed: 1,
-            },
+                ..SamplingParams::default()
+            })?,
             stop_ids: Vec::new(),
         };
         let mut generations = engine.generate(&[request], &mut |_| ControlFlow::Continue(()))?;
@@ -208,13 +205,6 @@ fn ttft_ms(run: &Generation) -> f64 {
     first.map_or(f64::NAN, |first| first.duration_since(run.started).as_secs_f64() * 1e3)
 }
 
-fn median(samples: &[f64]) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
-}
-
 /// Of the sample; 0 for a single one.
 fn deviation(samples: &[f64]) -> f64 {
     let count = samples.len() as f64;
@@ -226,12 +216,6 @@ fn deviation(samples: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_median_of_an_even_number_is_between_the_middle_two() {
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), 2.5);
-    }
 
     #[test]
     fn the_deviation_is_the_samples() {

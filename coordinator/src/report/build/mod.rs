@@ -13,6 +13,7 @@ mod warnings;
 
 use std::collections::BTreeMap;
 
+use bakeoff_model::GpuSpec;
 use bakeoff_proto::{MetricsRecord, SCHEMA_VERSION};
 
 use super::model::{CellFacts, PromptFacts, Report, Warning, WarningKind};
@@ -20,10 +21,9 @@ use crate::check::CheckReport;
 use crate::collect::{Collected, Row};
 use crate::quality::{Analyser, Analysis, Compiled};
 use crate::review::{self, Review};
-use crate::sizing::Gpu;
 
 /// Builds the report. Everything is derived from `collected` and `gpus`; nothing else is looked at.
-pub fn build(collected: &Collected, gpus: &[Gpu]) -> Report {
+pub fn build(collected: &Collected, gpus: &[GpuSpec]) -> Report {
     let mut warnings = Vec::new();
     let reviews = reviews(collected, &mut warnings);
     let rules = &collected.plan.sweep.report;

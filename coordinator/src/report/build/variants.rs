@@ -2,24 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bakeoff_model::ModelSource;
-use bakeoff_proto::{FinishReason, MetricsRecord};
+use bakeoff_model::percentile::percentiles;
+use bakeoff_model::{GpuSpec, ModelSource, known};
+use bakeoff_proto::{CellStatus, FinishReason, MetricsRecord};
 
 use super::measures;
 use crate::check::score;
-use crate::collect::{Collected, Row, Status};
+use crate::collect::{Collected, Row};
 use crate::quality::Analysis;
 use crate::report::model::{CellFacts, Measure, Variant};
 use crate::review::Review;
-use crate::sizing::{self, Gpu, ModelSize};
-use crate::stats::{Stat, percentile};
+use crate::sizing::{self, ModelSize};
+use crate::stats::Stat;
 
 /// Every variant, in the order of the sweep.
 pub fn all(
     collected: &Collected,
     cells: &[CellFacts],
     measure: Measure,
-    gpus: &[Gpu],
+    gpus: &[GpuSpec],
 ) -> Vec<Variant> {
     let mut order: Vec<&str> = Vec::new();
     for cell in cells {
@@ -44,7 +45,7 @@ fn variant(
     anchor: String,
     mine: &[(&CellFacts, &Row)],
     measure: Measure,
-    gpus: &[Gpu],
+    gpus: &[GpuSpec],
 ) -> Variant {
     let records: Vec<&MetricsRecord> =
         mine.iter().filter_map(|(_, row)| collected.record(row)).collect();
@@ -96,7 +97,7 @@ fn variant(
         ),
         cells: mine.len(),
         done: records.len(),
-        failed: mine.iter().filter(|(_, row)| row.status == Status::Failed).count(),
+        failed: mine.iter().filter(|(_, row)| row.status == CellStatus::Failed).count(),
         single_run: mine.iter().all(|(cell, _)| cell.run == 1),
         flash_attn: records.first().map(|record| record.metrics.flash_attn),
         tokens: stat(&|r| Some(f64::from(r.metrics.tokens_generated))),
@@ -169,7 +170,7 @@ fn tpot_ms(record: &MetricsRecord) -> Option<f64> {
 const POOLED_GAPS: usize = 200_000;
 
 fn gaps(records: &[&MetricsRecord]) -> Option<[f64; 7]> {
-    let mut gaps: Vec<f64> = records
+    let gaps: Vec<f64> = records
         .iter()
         .flat_map(|r| r.inter_token_ms.iter().copied())
         .filter(|ms| ms.is_finite())
@@ -178,16 +179,15 @@ fn gaps(records: &[&MetricsRecord]) -> Option<[f64; 7]> {
     if gaps.len() < 2 {
         return None;
     }
-    gaps.sort_by(f64::total_cmp);
-    Some([1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0].map(|p| percentile(&gaps, p)))
+    percentiles(&gaps, [1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0])
 }
 
 fn size(records: &[&MetricsRecord]) -> Option<ModelSize> {
     let record = records.first()?;
     if let ModelSource::Hub { id, .. } = &record.source
-        && let Some(shape) = sizing::known_shape(id)
+        && let Some(model) = known::find(id)
     {
-        return Some(ModelSize::of_shape(&shape, record.engine_settings.dtype));
+        return Some(ModelSize::of_shape(&model.shape(), record.engine_settings.dtype));
     }
     let context = u64::from(record.metrics.prompt_tokens)
         + u64::from(record.generation_settings.max_new_tokens);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bakeoff_model::settings::LoadFormat;
+use bakeoff_model::LoadFormat;
 
 use crate::collect::Collected;
 use crate::report::model::{CellFacts, Measure, Variant, Warning, WarningKind};

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bakeoff_proto::limits::MAX_JOB_BYTES;
 use bakeoff_proto::{Attempt, Job, JobEvent, JobId, SweepName, names};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::BroadcastStream;
 
 use super::{
-    Delivery, JobQueue, MAX_JOB_BYTES, Published, QueueError, QueueSettings, QueueStats, Revision,
+    Delivery, JobQueue, Published, QueueError, QueueSettings, QueueStats, Revision,
 };
 use crate::logging::trace_context;
 

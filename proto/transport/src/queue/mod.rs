@@ -205,9 +205,6 @@ pub trait Delivery: Send + Sync {
     async fn term(&self, reason: &str) -> Result<(), QueueError>;
 }
 
-/// Largest job message, in bytes: NATS's default `max_payload`, which every queue here keeps.
-pub const MAX_JOB_BYTES: usize = 1 << 20;
-
 /// A job as it travels.
 fn encode(job: &Job) -> Result<Vec<u8>, QueueError> {
     serde_json::to_vec(job).map_err(|error| QueueError::Other {

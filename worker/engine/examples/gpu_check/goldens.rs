@@ -6,7 +6,7 @@ use std::{
 };
 
 use bakeoff_engine::{
-    EngineError, Sampling,
+    EngineError, Sampling, SamplingParams,
     fused::FusedEngine,
     load::{self, DeviceChoice},
 };
@@ -207,14 +207,10 @@ fn identity(
     prompt: &[u32],
     model: &Path,
 ) {
-    let sampling = |seed| Sampling {
-        greedy: false,
-        temperature: 0.7,
-        top_p: 0.9,
-        top_k: None,
-        min_p: None,
-        repetition_penalty: 1.1,
-        seed,
+    let sampling = |seed| {
+        let params =
+            SamplingParams { repetition_penalty: 1.1, seed, ..SamplingParams::default() };
+        Sampling::new(params).expect("within bounds")
     };
     let run =
         |engine: &mut FusedEngine, seed| tokens(engine, &request(prompt, 200, sampling(seed)));

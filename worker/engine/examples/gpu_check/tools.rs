@@ -90,15 +90,7 @@ pub fn load(files: &ModelFiles, options: &LoadOptions) -> Result<FusedEngine, En
     FusedEngine::load(gpu, model, settings, &mut |_| ControlFlow::Continue(()))
 }
 
-pub const GREEDY: Sampling = Sampling {
-    greedy: true,
-    temperature: 0.0,
-    top_p: 1.0,
-    top_k: None,
-    min_p: None,
-    repetition_penalty: 1.0,
-    seed: 0,
-};
+pub const GREEDY: Sampling = Sampling::GREEDY;
 
 pub fn request(prompt: &[u32], max_new_tokens: usize, sampling: Sampling) -> Request {
     Request { prompt_ids: prompt.to_vec(), max_new_tokens, sampling, stop_ids: Vec::new() }

@@ -4,7 +4,7 @@ use bakeoff_model::{GenerationSettings, SamplingSource};
 use bakeoff_proto::{FailureKind};
 use serde::Deserialize;
 
-use crate::{EngineError, Sampling};
+use crate::{EngineError, Sampling, SamplingParams};
 
 /// The fields of `generation_config.json` that matter here.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -60,9 +60,9 @@ impl GenerationConfig {
     /// Bakeoff's defaults last; with [`SamplingSource::Sweep`] the file is not asked, so that every
     /// model samples alike.
     ///
-    /// Greedy takes the most likely token, but after the repetition penalty, as transformers does: with
-    /// `sampling = "model"` a penalty in this file changes greedy output too. A temperature of 0 means
-    /// greedy. `do_sample` is not asked: the sweep's `greedy` decides.
+    /// Greedy takes the most likely token, but after the repetition penalty, as transformers does:
+    /// with `sampling = "model"` a penalty in this file changes greedy output too. `do_sample` is not
+    /// asked: the sweep's `greedy` decides.
     ///
     /// # Errors
     /// [`FailureKind::InvalidRequest`] for a value outside its range, naming where it comes from.
@@ -76,41 +76,24 @@ impl GenerationConfig {
         let temperature = settings
             .temperature
             .or(own.temperature)
-            .unwrap_or(GenerationSettings::DEFAULT_TEMPERATURE);
-        let top_p = settings.top_p.or(own.top_p).unwrap_or(GenerationSettings::DEFAULT_TOP_P);
-        let min_p = settings.min_p.or(own.min_p);
+            .unwrap_or(SamplingParams::DEFAULT_TEMPERATURE);
+        let top_p = settings.top_p.or(own.top_p).unwrap_or(SamplingParams::DEFAULT_TOP_P);
         let repetition_penalty =
             settings.repetition_penalty.or(own.repetition_penalty).unwrap_or(1.0);
-        within("temperature", temperature, (0.0..=100.0).contains(&temperature), "0 to 100")?;
-        within("top_p", top_p, top_p > 0.0 && top_p <= 1.0, "above 0, at most 1")?;
-        let min_p_value = min_p.unwrap_or(0.0);
-        within("min_p", min_p_value, (0.0..1.0).contains(&min_p_value), "0 to below 1")?;
-        within(
-            "repetition_penalty",
-            repetition_penalty,
-            repetition_penalty > 0.0 && repetition_penalty.is_finite(),
-            "above 0 (1 is off)",
-        )?;
-        Ok(Sampling {
-            greedy: settings.greedy || temperature == 0.0,
+        let params = SamplingParams {
+            greedy: settings.greedy,
             temperature,
             top_p,
-            top_k: settings.top_k.or(own.top_k).filter(|k| *k > 0),
-            min_p: min_p.filter(|p| *p > 0.0),
+            top_k: settings.top_k.or(own.top_k),
+            min_p: settings.min_p.or(own.min_p),
             repetition_penalty,
             seed,
+        };
+        Sampling::new(params).map_err(|error| {
+            let message = format!("{error}: set it in the sweep or by its flag");
+            EngineError::new(FailureKind::InvalidRequest, message)
         })
     }
-}
-
-fn within(name: &str, value: f64, ok: bool, range: &str) -> Result<(), EngineError> {
-    if ok {
-        return Ok(());
-    }
-    Err(EngineError::new(
-        FailureKind::InvalidRequest,
-        format!("{name} = {value} cannot be used: set it in the sweep to a number {range}"),
-    ))
 }
 
 /// Every id that ends a text: those of `config.json`, of `generation_config.json` and the tokenizer's
@@ -147,12 +130,12 @@ mod tests {
     #[test]
     fn a_sweep_samples_every_model_alike() {
         let sampling = qwen().resolve(&GenerationSettings::default(), 7).expect("valid");
-        assert_eq!((sampling.temperature, sampling.top_p), (0.7, 0.9));
+        assert_eq!((sampling.temperature(), sampling.top_p()), (0.7, 0.9));
         assert_eq!(
-            (sampling.top_k, sampling.min_p, sampling.repetition_penalty),
+            (sampling.top_k(), sampling.min_p(), sampling.repetition_penalty()),
             (None, None, 1.0)
         );
-        assert_eq!(sampling.seed, 7);
+        assert_eq!(sampling.seed(), 7);
     }
 
     #[test]
@@ -164,27 +147,27 @@ mod tests {
             ..GenerationSettings::default()
         };
         let sampling = qwen().resolve(&settings, 1).expect("valid");
-        assert_eq!((sampling.temperature, sampling.top_p), (0.6, 0.5));
-        assert_eq!(sampling.top_k, None, "0 switches top-k off");
+        assert_eq!((sampling.temperature(), sampling.top_p()), (0.6, 0.5));
+        assert_eq!(sampling.top_k(), None, "0 switches top-k off");
         let silent = GenerationConfig::default().resolve(&settings, 1).expect("valid");
-        assert_eq!(silent.temperature, 0.7);
+        assert_eq!(silent.temperature(), 0.7);
     }
 
     #[test]
     fn greedy_keeps_the_penalty_of_the_model_and_only_when_asked() {
         let mut settings = GenerationSettings { greedy: true, ..GenerationSettings::default() };
-        assert_eq!(qwen().resolve(&settings, 1).expect("valid").repetition_penalty, 1.0);
+        assert_eq!(qwen().resolve(&settings, 1).expect("valid").repetition_penalty(), 1.0);
         settings.sampling = SamplingSource::Model;
         let sampling = qwen().resolve(&settings, 1).expect("valid");
-        assert!(sampling.greedy);
-        assert_eq!(sampling.repetition_penalty, 1.05);
+        assert!(sampling.greedy());
+        assert_eq!(sampling.repetition_penalty(), 1.05);
     }
 
     #[test]
     fn temperature_zero_is_greedy() {
         let settings =
             GenerationSettings { temperature: Some(0.0), ..GenerationSettings::default() };
-        assert!(qwen().resolve(&settings, 1).expect("valid").greedy);
+        assert!(qwen().resolve(&settings, 1).expect("valid").greedy());
     }
 
     #[test]

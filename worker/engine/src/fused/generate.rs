@@ -63,7 +63,7 @@ impl FusedEngine {
         buffers.control.set(0, 0);
         let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let state = DecodeState {
-            seed: request.sampling.seed,
+            seed: request.sampling.seed(),
             position: size(request.prompt_ids.len()) - 1,
             cache_len: size(self.cache.tokens()),
             max_steps: size(request.max_new_tokens),
@@ -260,11 +260,11 @@ pub(super) fn sample_settings(
     let mut eos = [0; SampleSettings::MAX_EOS];
     eos[..stop_ids.len()].copy_from_slice(stop_ids);
     Ok(SampleSettings {
-        temperature: if sampling.greedy { 0.0 } else { sampling.temperature as f32 },
-        top_p: sampling.top_p as f32,
-        min_p: sampling.min_p.unwrap_or(0.0) as f32,
-        repetition_penalty: sampling.repetition_penalty as f32,
-        top_k: sampling.top_k.unwrap_or(0),
+        temperature: if sampling.greedy() { 0.0 } else { sampling.temperature() as f32 },
+        top_p: sampling.top_p() as f32,
+        min_p: sampling.min_p().unwrap_or(0.0) as f32,
+        repetition_penalty: sampling.repetition_penalty() as f32,
+        top_k: sampling.top_k().unwrap_or(0),
         vocab,
         eos_count: stop_ids.len() as u32,
         forced_count: 0,

@@ -59,7 +59,7 @@ impl FusedEngine {
         buffers.forced.write(gpu, forced)?;
         let settings = SampleSettings {
             forced_count: forced.len() as u32,
-            ..sample_settings(&GREEDY, &[], self.dims.vocab)?
+            ..sample_settings(&Sampling::GREEDY, &[], self.dims.vocab)?
         };
         buffers.settings.write(gpu, &[settings])?;
         buffers.control.set(0, 0);
@@ -88,13 +88,3 @@ impl FusedEngine {
         Ok(row)
     }
 }
-
-const GREEDY: Sampling = Sampling {
-    greedy: true,
-    temperature: 0.0,
-    top_p: 1.0,
-    top_k: None,
-    min_p: None,
-    repetition_penalty: 1.0,
-    seed: 0,
-};

@@ -81,12 +81,12 @@ impl Stock {
             return Err(non_finite(format!("the logits sum to {sum}"), sequence.chosen));
         }
         let sampling = &sequence.sampling;
-        let penalty = sampling.repetition_penalty as f32;
+        let penalty = sampling.repetition_penalty() as f32;
         let logits = match penalty == 1.0 {
             true => logits,
             false => apply_repeat_penalty(&logits, penalty, &sequence.ids)?,
         };
-        let min_p = sampling.min_p.unwrap_or(0.0) as f32;
+        let min_p = sampling.min_p().unwrap_or(0.0) as f32;
         let id = sequence.processor.sample_f(&logits, |probabilities| {
             let largest = probabilities.iter().copied().fold(0.0, f32::max);
             for probability in probabilities.iter_mut().filter(|p| **p < min_p * largest) {
@@ -100,8 +100,8 @@ impl Stock {
 }
 
 fn draw(sampling: &Sampling) -> Draw {
-    let (temperature, p) = (sampling.temperature, sampling.top_p);
-    match (sampling.greedy, sampling.top_k.map(|k| k as usize)) {
+    let (temperature, p) = (sampling.temperature(), sampling.top_p());
+    match (sampling.greedy(), sampling.top_k().map(|k| k as usize)) {
         (true, _) => Draw::ArgMax,
         (false, None) if p >= 1.0 => Draw::All { temperature },
         (false, None) => Draw::TopP { p, temperature },
@@ -119,10 +119,10 @@ impl Stepper for Stock {
         self.model.clear();
         self.sequence = Some(Sequence {
             processor: LogitsProcessor::from_sampling(
-                request.sampling.seed,
+                request.sampling.seed(),
                 draw(&request.sampling),
             ),
-            sampling: request.sampling.clone(),
+            sampling: request.sampling,
             ids: Vec::new(),
             chosen: 0,
         });
