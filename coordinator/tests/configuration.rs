@@ -149,7 +149,7 @@ fn every_variable_that_the_sources_name_is_in_the_reference() {
     let name = Regex::new(r#""((?:BAKEOFF|NATS|AWS|HF|OTEL)_[A-Z0-9_]+)""#).unwrap();
     let reference = reference();
     let mut seen = 0;
-    for folder in ["coordinator/src", "worker/src", "worker/engine/src", "worker/transport/src"] {
+    for folder in ["coordinator/src", "worker/src", "worker/engine/src", "proto/transport/src"] {
         for (path, text) in sources(&repository().join(folder)) {
             // The commit is the build's to set; the tests' cache is no user's.
             for found in name.captures_iter(&text).map(|captures| captures[1].to_owned()) {

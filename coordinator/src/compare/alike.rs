@@ -33,6 +33,8 @@ pub const FIELDS: [&str; 17] = [
 pub struct Across<'a>(&'a [String]);
 
 impl<'a> Across<'a> {
+    /// # Errors
+    /// A field that sweeps do not have.
     pub fn new(fields: &'a [String]) -> Result<Self, Refused> {
         match fields.iter().find(|field| !FIELDS.contains(&field.as_str())) {
             Some(found) => Err(Refused::UnknownField { found: found.clone() }),
@@ -40,6 +42,7 @@ impl<'a> Across<'a> {
         }
     }
 
+    /// Whether `--across` names the field itself.
     pub fn has(self, field: &str) -> bool {
         self.0.iter().any(|named| named == field)
     }

@@ -2,6 +2,7 @@
 
 use tree_sitter::{Language, Node, Parser, Tree};
 
+/// The grammar.
 pub fn language() -> Language {
     tree_sitter_python::LANGUAGE.into()
 }

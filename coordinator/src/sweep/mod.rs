@@ -4,7 +4,7 @@
 //! has been checked. Nothing below this module sees an invalid sweep.
 //!
 //! - `types`: what to run, complete and valid
-//! - [`file`]: the file's keys, types and ranges
+//! - [`file`](mod@file): the file's keys, types and ranges
 //! - `settings`, `models`, `prompts`, `suite`, `checks`, [`rules`]: from what is written
 //!   to what is meant
 //! - `problem`: what can be wrong, each with its text

@@ -13,7 +13,9 @@ use serde::{Serialize, Serializer};
 
 /// A type of number that a file may hold.
 pub trait Number: Copy + PartialOrd + fmt::Display + Serialize + fmt::Debug + 'static {
+    /// `a number`, `an integer`.
     const NOUN: &'static str;
+    /// Type in a JSON Schema.
     const SCHEMA_TYPE: &'static str;
 
     /// `None`: it does not fit.
@@ -57,7 +59,9 @@ integer!(u64);
 
 /// A range, as a type, so that a field's attribute can name it.
 pub trait Bounds: 'static {
+    /// What is bounded.
     type Number: Number;
+    /// Least and largest value.
     const RANGE: (Bound<Self::Number>, Bound<Self::Number>);
     /// The range in words, where somebody has worded it already.
     const EXPECTED: Option<&'static str> = None;
@@ -73,6 +77,7 @@ macro_rules! bounds {
         $name:ident: $type:ty = $range:expr $(, $note:literal)? $(, expected $expected:path)?;
     )*) => {
         $(
+            #[doc = concat!("The range of `", stringify!($name), "`.")]
             $(#[$doc])*
             #[derive(Debug)]
             pub enum $name {}
