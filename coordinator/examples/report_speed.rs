@@ -19,11 +19,16 @@ use bakeoff_transport::store;
 use common::Made;
 use object_store::ObjectStore;
 
-const SWEEP: &str = "name = \"speed\"\n[generation]\nruns = 50\n[[prompts]]\nid = \"p\"\ntext = \"x\"\nrubric = \"python-service\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n[[models]]\nid = \"builtin:tiny-qwen3\"\n";
+const SWEEP: &str = "name = \"speed\"\n[generation]\nruns = 50\n[[prompts]]\nid = \"p\"\ntext = \
+\"x\"\nrubric = \"python-service\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n[[models]]\nid = \
+\"builtin:tiny-qwen3\"\n";
 
 /// An answer of about 4,096 tokens: 16 KB.
 fn answer() -> String {
-    let unit = "@app.post(\"/predict\")\nasync def predict(file: UploadFile = File(...)) -> Result:\n    \"\"\"Classify.\"\"\"\n    if file.content_type not in ALLOWED:\n        raise HTTPException(status_code=415, detail=f\"no {file.content_type}\")\n    with torch.inference_mode():\n        logits = model(**inputs.to(device)).logits  # scores\n    return Result(label=labels[int(logits.argmax())], score=0.5)\n\n\n";
+    let unit = "@app.post(\"/predict\")\nasync def predict(file: UploadFile = File(...)) -> \
+    Result:\n    \"\"\"Classify.\"\"\"\n    if file.content_type not in ALLOWED:\n        raise \
+    HTTPException(status_code=415, detail=f\"no {file.content_type}\")\n    with \
+    torch.inference_mode():\n        logits = model(**inputs.to(device)).logits  # scores\n    return Result(label=labels[int(logits.argmax())], score=0.5)\n\n\n";
     format!("Here it is:\n\n```python\n{}```\n\nRun `uvicorn main:app`.\n", unit.repeat(44))
 }
 

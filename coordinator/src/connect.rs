@@ -11,7 +11,7 @@ use bakeoff_transport::store;
 use clap::Args;
 use object_store::ObjectStore;
 
-use crate::error::BadInput;
+use crate::error::Error;
 
 /// Where results go without `--store`, when everything runs on this machine.
 const LOCAL_RESULTS: &str = "./bakeoff-results";
@@ -24,12 +24,13 @@ pub struct StoreOnly {
 }
 
 impl StoreOnly {
-    pub async fn store(&self) -> Result<OpenStore, anyhow::Error> {
+    /// Opens the store that is named.
+    pub async fn store(&self) -> Result<OpenStore, Error> {
         OpenStore::open(&self.store).await
     }
 
     /// The store if one is named.
-    pub async fn store_if_named(&self) -> Result<Option<OpenStore>, anyhow::Error> {
+    pub async fn store_if_named(&self) -> Result<Option<OpenStore>, Error> {
         match self.store.store {
             Some(_) => Ok(Some(self.store().await?)),
             None => Ok(None),
@@ -47,12 +48,13 @@ pub struct Connections {
 }
 
 impl Connections {
-    pub async fn store(&self) -> Result<OpenStore, anyhow::Error> {
+    /// Opens the store that is named.
+    pub async fn store(&self) -> Result<OpenStore, Error> {
         OpenStore::open(&self.store).await
     }
 
     /// The store named, or the folder where a run on this machine puts its results.
-    pub async fn store_or_local(&self) -> Result<OpenStore, anyhow::Error> {
+    pub async fn store_or_local(&self) -> Result<OpenStore, Error> {
         let mut args = self.store.clone();
         if args.store.is_none() && !self.has_queue() {
             args.store = Some(LOCAL_RESULTS.to_owned());
@@ -60,30 +62,35 @@ impl Connections {
         OpenStore::open(&args).await
     }
 
+    /// Whether a broker is named.
     pub fn has_queue(&self) -> bool {
         self.nats.nats.is_some()
     }
 
-    pub async fn queue(&self) -> Result<Arc<dyn JobQueue>, anyhow::Error> {
+    /// Connects to the broker.
+    pub async fn queue(&self) -> Result<Arc<dyn JobQueue>, Error> {
         if !self.has_queue() {
-            return Err(BadInput::error(
-                "no broker is named: give --nats URL or set NATS_URL (`coordinator run` works without one)",
+            return Err(Error::Input(
+                "missing the broker's URL: give --nats URL or set NATS_URL (`coordinator run` \
+                works without one)"
+                    .to_owned(),
             ));
         }
         Ok(Arc::new(NatsQueue::connect(&self.nats).await?))
     }
 }
 
-/// An open store, and how to tell people where something in it lies.
+/// An open store, and where something in it lies for people.
 #[derive(Debug, Clone)]
 pub struct OpenStore {
+    /// The store itself.
     pub objects: Arc<dyn ObjectStore>,
     /// `s3://bucket/prefix`, or the absolute path of a folder.
     root: String,
 }
 
 impl OpenStore {
-    async fn open(args: &StoreArgs) -> Result<Self, anyhow::Error> {
+    async fn open(args: &StoreArgs) -> Result<Self, Error> {
         let objects = store::open(args).await?;
         let url = args.store.as_deref().unwrap_or_default().trim();
         Ok(Self { objects, root: root(url) })
@@ -120,6 +127,7 @@ pub struct QueueArgs {
 }
 
 impl QueueArgs {
+    /// The settings of stream and consumers.
     pub fn settings(&self) -> QueueSettings {
         QueueSettings {
             ack_wait: Duration::from_secs(self.ack_wait),

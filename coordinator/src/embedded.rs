@@ -13,6 +13,8 @@ use bakeoff_worker::telemetry::Gpu;
 use object_store::ObjectStore;
 use tokio::sync::watch;
 
+use crate::error::Error;
+
 /// Serves an in-process queue with one worker while `work` runs, then lets the worker leave.
 ///
 /// # Errors
@@ -21,9 +23,9 @@ pub async fn with_worker<T, F>(
     store: Arc<dyn ObjectStore>,
     device: DeviceChoice,
     work: impl FnOnce(Arc<dyn JobQueue>) -> F,
-) -> Result<T, anyhow::Error>
+) -> Result<T, Error>
 where
-    F: Future<Output = Result<T, anyhow::Error>>,
+    F: Future<Output = Result<T, Error>>,
 {
     let queue: Arc<dyn JobQueue> = Arc::new(MemoryQueue::new());
     let (stop, stopped) = watch::channel(Stop::No);
@@ -37,9 +39,11 @@ where
         outcome = work(queue) => outcome,
         ended = &mut worker => {
             return match ended {
-                Ok(Ok(_)) => Err(anyhow::anyhow!("the worker left before the sweep had ended")),
-                Ok(Err(error)) => Err(error.into()),
-                Err(panic) => Err(anyhow::anyhow!("the worker broke down: {panic}")),
+                Ok(Ok(_)) => {
+                    Err(Error::Inconsistent("the worker left before the sweep had ended".into()))
+                }
+                Ok(Err(error)) => Err(Error::Worker(error.into())),
+                Err(panic) => Err(panic.into()),
             };
         }
     };
@@ -47,6 +51,6 @@ where
     stop.send_replace(Stop::Now);
     match worker.await {
         Ok(Ok(_)) | Err(_) => outcome,
-        Ok(Err(error)) => outcome.and(Err(error.into())),
+        Ok(Err(error)) => outcome.and(Err(Error::Worker(error.into()))),
     }
 }

@@ -1,36 +1,85 @@
-//! The one distinction among errors that the exit code makes: was it the input, or did we fail?
+//! What can go wrong in a command, by kind and with its source, and the exit code of each kind.
 
+pub use bakeoff_transport::error::describe as chain;
 use bakeoff_transport::queue::QueueError;
 use bakeoff_transport::store::StoreError;
 
 use crate::check::sandbox::SandboxError;
 use crate::collect::read::ReadError;
+use crate::compare::Refused;
+use crate::hub::HubError;
 use crate::plan::PlanError;
-use crate::publish::DifferentPlan;
-use crate::sweep::SweepError;
+use crate::publish::PublishError;
+use crate::review::push::PushError;
+use crate::toml_file::FileError;
 
-/// An error that the user can mend: exit code 2. Anything else ends with 1.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct BadInput(pub String);
-
-impl BadInput {
-    pub fn error(message: impl Into<String>) -> anyhow::Error {
-        Self(message.into()).into()
-    }
+pub enum Error {
+    /// A sweep or a reviews file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error(transparent)]
+    Push(#[from] PushError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Compare(#[from] Refused),
+    /// A flag, an argument or a file that the user can change, with what to do.
+    #[error("{0}")]
+    Input(String),
+    /// The same, with the error of the operating system.
+    #[error("{what}")]
+    InputFile {
+        what: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// A file of this machine could not be read or written.
+    #[error("{what}")]
+    Local {
+        what: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot write JSON")]
+    Json(#[from] serde_json::Error),
+    #[error("a task of this program broke down")]
+    Task(#[from] tokio::task::JoinError),
+    /// The store was found in a state that no command leaves behind.
+    #[error("{0}")]
+    Inconsistent(String),
+    #[cfg(feature = "embedded")]
+    #[error("the worker inside this process failed")]
+    Worker(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// What a command ends with, when it does not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     Success,
-    /// A difference or a condition the caller asked to be told by the exit code; also an interruption.
+    /// A difference or a condition that the exit code reports; also an interruption.
     Failure,
     /// The sweep finished, but some cells failed or were cancelled.
     FailedCells,
 }
 
 impl Ending {
+    /// The exit code.
     pub fn code(self) -> u8 {
         match self {
             Self::Success => 0,
@@ -40,29 +89,56 @@ impl Ending {
     }
 }
 
-/// The exit code of an error.
-pub fn code(error: &anyhow::Error) -> u8 {
-    if error.chain().any(is_input) { 2 } else { 1 }
+impl Error {
+    /// The exit code: 2 for what the user can mend, else 1.
+    pub fn code(&self) -> u8 {
+        if self.is_bad_input() { 2 } else { 1 }
+    }
+
+    fn is_bad_input(&self) -> bool {
+        match self {
+            Self::File(_)
+            | Self::Plan(_)
+            | Self::Hub(_)
+            | Self::Compare(_)
+            | Self::Input(_)
+            | Self::InputFile { .. } => true,
+            Self::Read(error) => read_is_bad_input(error),
+            Self::Store(error) => error.is_bad_input(),
+            Self::Queue(error) => error.is_bad_input(),
+            Self::Publish(error) => match error {
+                PublishError::DifferentPlan(_) => true,
+                PublishError::Vanished { .. } => false,
+                PublishError::Read(error) => read_is_bad_input(error),
+                PublishError::Store(error) => error.is_bad_input(),
+                PublishError::Queue(error) => error.is_bad_input(),
+            },
+            Self::Push(error) => match error {
+                PushError::OtherSeed { .. } | PushError::Stored(_) => true,
+                PushError::Store(error) => error.is_bad_input(),
+                PushError::Contended { .. } => false,
+            },
+            Self::Sandbox(error) => match error {
+                SandboxError::NoBubblewrap
+                | SandboxError::Denied { .. }
+                | SandboxError::NoPython { .. }
+                | SandboxError::FileName { .. } => true,
+                SandboxError::Setup { .. } | SandboxError::Io(_) => false,
+            },
+            Self::Io(_)
+            | Self::Local { .. }
+            | Self::Json(_)
+            | Self::Task(_)
+            | Self::Inconsistent(_) => false,
+            #[cfg(feature = "embedded")]
+            Self::Worker(_) => false,
+        }
+    }
 }
 
-fn is_input(cause: &(dyn std::error::Error + 'static)) -> bool {
-    if let Some(error) = cause.downcast_ref::<QueueError>() {
-        return error.is_bad_input();
+fn read_is_bad_input(error: &ReadError) -> bool {
+    match error {
+        ReadError::NoSuchSweep { .. } | ReadError::Plan { .. } => true,
+        ReadError::Store(error) => error.is_bad_input(),
     }
-    if let Some(error) = cause.downcast_ref::<StoreError>() {
-        return error.is_bad_input();
-    }
-    if let Some(error) = cause.downcast_ref::<ReadError>() {
-        return match error {
-            ReadError::Store(error) => is_input(error),
-            ReadError::NoSuchSweep { .. } | ReadError::Plan { .. } => true,
-        };
-    }
-    if let Some(error) = cause.downcast_ref::<SandboxError>() {
-        return !matches!(error, SandboxError::Setup { .. } | SandboxError::Io(_));
-    }
-    cause.is::<BadInput>()
-        || cause.is::<SweepError>()
-        || cause.is::<PlanError>()
-        || cause.is::<DifferentPlan>()
 }

@@ -4,21 +4,20 @@ use std::process::ExitCode;
 
 use bakeoff_coordinator::commands::Cli;
 use bakeoff_coordinator::error;
-use bakeoff_transport::error::describe;
 use bakeoff_transport::logging;
 use clap::Parser;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Without RUST_LOG only warnings show: progress has a display of its own. What the broker's library
-    // would log, the queue tells as an error or an event.
+    // Without RUST_LOG only warnings show: progress has a display of its own. What the broker's
+    // library would log, the queue reports as an error or an event.
     let _logging = logging::start("bakeoff-coordinator", cli.logging, "warn,async_nats=off");
     match cli.command.execute().await {
         Ok(ending) => ExitCode::from(ending.code()),
         Err(error) => {
-            eprintln!("error: {}", describe(error.as_ref()));
-            ExitCode::from(error::code(&error))
+            eprintln!("error: {}", error::chain(&error));
+            ExitCode::from(error.code())
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use bakeoff_proto::{CellId, Failure, FailureKind, Job, JobId, SCHEMA_VERSION, SweepName, names};
 use bakeoff_transport::queue::{JobQueue, Published, QueueError, QueueSettings};
-use bakeoff_transport::store::{self, Created};
+use bakeoff_transport::store::{self, Created, StoreError};
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use object_store::ObjectStore;
@@ -25,22 +25,57 @@ const PARALLEL: usize = 16;
     "sweep `{name}` is in the store with another plan, and a plan is frozen once its sweep is submitted:\n  {}\n\
      {}",
     .differences.join("\n  "),
-    next_step(.name, .differences)
+    next_step(.name, *.only_report_rules)
 )]
 pub struct DifferentPlan {
+    /// The name that is taken.
     pub name: SweepName,
+    /// Each difference as a sentence.
     pub differences: Vec<String>,
+    /// Cells and jobs are the same: the report can be made again by the new rules.
+    pub only_report_rules: bool,
 }
 
-fn next_step(name: &SweepName, differences: &[String]) -> String {
-    if differences.iter().all(|difference| difference.starts_with("report.")) {
+impl DifferentPlan {
+    /// Refuses `new` where `stored` is another plan.
+    pub fn check(stored: &Plan, new: &Plan) -> Result<(), Self> {
+        let differences = differences(stored, new);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        let mut judged_anew = stored.clone();
+        judged_anew.sweep.report = new.sweep.report.clone();
+        let name = new.sweep.name.clone();
+        Err(Self { name, differences, only_report_rules: judged_anew == *new })
+    }
+}
+
+fn next_step(name: &SweepName, only_report_rules: bool) -> String {
+    if only_report_rules {
         return format!(
-            "only the rules of the report differ: `coordinator collect {name} --rules SWEEP` judges by the new ones"
+            "only the rules of the report differ: `coordinator collect {name} --rules SWEEP` \
+            judges by the new ones"
         );
     }
     format!(
-        "take another `name` (or --as NAME), or remove the stored one with `coordinator delete {name}`"
+        "take another `name` (or --as NAME), or remove the stored one with `coordinator delete \
+        {name}`"
     )
+}
+
+/// Why a sweep was not published or cancelled.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error(transparent)]
+    DifferentPlan(#[from] DifferentPlan),
+    #[error("{key} was there a moment ago and is gone: is somebody deleting the sweep?")]
+    Vanished { key: String },
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Queue(#[from] QueueError),
 }
 
 /// What freezing a plan found.
@@ -55,17 +90,17 @@ pub enum Frozen {
 pub async fn stored_plan(
     store: &dyn ObjectStore,
     name: &SweepName,
-) -> Result<Option<Plan>, anyhow::Error> {
+) -> Result<Option<Plan>, ReadError> {
     match store::read(store, &names::plan_key(name)).await? {
         None => Ok(None),
         Some(bytes) => Plan::from_json(&bytes)
             .map(Some)
-            .map_err(|source| ReadError::Plan { name: name.clone(), source }.into()),
+            .map_err(|source| ReadError::Plan { name: name.clone(), source }),
     }
 }
 
 /// Stores the plan unless one is there; refuses if that one differs.
-pub async fn freeze(store: &dyn ObjectStore, plan: &Plan) -> Result<Frozen, anyhow::Error> {
+pub async fn freeze(store: &dyn ObjectStore, plan: &Plan) -> Result<Frozen, PublishError> {
     let name = &plan.sweep.name;
     let key = names::plan_key(name);
     let stored = match stored_plan(store, name).await? {
@@ -73,15 +108,13 @@ pub async fn freeze(store: &dyn ObjectStore, plan: &Plan) -> Result<Frozen, anyh
         None => match store::create_if_absent(store, &key, plan.to_json().into()).await? {
             Created::Ours => return Ok(Frozen::New),
             // Another coordinator was faster.
-            Created::AlreadyThere => stored_plan(store, name).await?.ok_or_else(|| {
-                anyhow::anyhow!("{key} was there and is gone: is somebody deleting the sweep?")
-            })?,
+            Created::AlreadyThere => {
+                stored_plan(store, name).await?.ok_or(PublishError::Vanished { key })?
+            }
         },
     };
-    match differences(&stored, plan) {
-        found if found.is_empty() => Ok(Frozen::Resumed),
-        differences => Err(DifferentPlan { name: name.clone(), differences }.into()),
-    }
+    DifferentPlan::check(&stored, plan)?;
+    Ok(Frozen::Resumed)
 }
 
 /// Which cells of a plan are to be published.
@@ -96,6 +129,7 @@ pub enum Scope {
 /// What became of the jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Submitted {
+    /// Queued by this call.
     pub published: usize,
     /// Queued or being worked on already.
     pub already_queued: usize,
@@ -139,7 +173,7 @@ pub async fn publish(
     plan: &Plan,
     settings: &QueueSettings,
     scope: Scope,
-) -> Result<Submitted, anyhow::Error> {
+) -> Result<Submitted, PublishError> {
     let progress = read::progress(store, &plan.sweep.name).await?;
     let (jobs, mut outcome) = work(plan, &progress, scope);
     queue.prepare(settings, &plan.gpu_classes()).await?;
@@ -160,14 +194,14 @@ pub async fn publish(
     Ok(outcome)
 }
 
-/// Drops the queued jobs, tells workers to stop, and marks what has no record as cancelled.
+/// Drops the queued jobs, signals workers to stop, and marks what has no record as cancelled.
 /// A cell that is finished all the same counts as done. Returns how many cells were marked.
 pub async fn cancel(
     queue: &dyn JobQueue,
     store: &dyn ObjectStore,
     plan: &Plan,
     now: Timestamp,
-) -> Result<usize, anyhow::Error> {
+) -> Result<usize, PublishError> {
     let name = &plan.sweep.name;
     let in_queue: BTreeSet<JobId> = queue.open_jobs(name).await?.into_iter().collect();
     queue.cancel(name).await?;
@@ -197,7 +231,7 @@ async fn write_cancelled(
     cell: &CellId,
     generation: u32,
     now: Timestamp,
-) -> Result<(), anyhow::Error> {
+) -> Result<(), StoreError> {
     let failure = Failure {
         schema_version: SCHEMA_VERSION,
         sweep: job.sweep.clone(),
@@ -212,7 +246,7 @@ async fn write_cancelled(
         failed_at: now,
     };
     let key = names::failure_key(&job.sweep, cell, generation);
-    let json = serde_json::to_vec_pretty(&failure)?;
+    let json = serde_json::to_vec_pretty(&failure).expect("a failure serialises to JSON");
     // A worker that stopped at the cancellation may have written the same: either will do.
     store::create_if_absent(store, &key, json.into()).await?;
     Ok(())

@@ -6,14 +6,17 @@ use bakeoff_proto::SweepName;
 use bakeoff_transport::store;
 use object_store::ObjectStore;
 
-use crate::collect::{Collected, csv, read};
+use crate::collect::read::{self, ReadError};
+use crate::collect::{Collected, csv};
 use crate::report;
 use crate::sweep::ReportRules;
 
 /// A file that was made: its key in the store and its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
+    /// In the store.
     pub key: String,
+    /// The whole file.
     pub text: String,
 }
 
@@ -34,7 +37,7 @@ pub fn render(collected: &Collected) -> Vec<Output> {
 pub async fn collect_and_store(
     objects: &Arc<dyn ObjectStore>,
     name: &SweepName,
-) -> Result<(Collected, Vec<Output>), anyhow::Error> {
+) -> Result<(Collected, Vec<Output>), ReadError> {
     collect_by_rules(objects, name, None).await
 }
 
@@ -44,7 +47,7 @@ pub async fn collect_by_rules(
     objects: &Arc<dyn ObjectStore>,
     name: &SweepName,
     rules: Option<ReportRules>,
-) -> Result<(Collected, Vec<Output>), anyhow::Error> {
+) -> Result<(Collected, Vec<Output>), ReadError> {
     let mut collected = read::collect(Arc::clone(objects), name).await?;
     if let Some(rules) = rules {
         collected.plan.sweep.report = rules;

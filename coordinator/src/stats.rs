@@ -13,9 +13,13 @@ const SEED: u64 = 0x6261_6b65_6f66_6621;
 /// A mean with its 95 % interval. Without repeats there is no interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Stat {
+    /// The mean.
     pub mean: f64,
+    /// Lower end of the 95 % interval.
     pub low: Option<f64>,
+    /// Upper end of it.
     pub high: Option<f64>,
+    /// How many values.
     pub n: usize,
 }
 
@@ -54,12 +58,14 @@ impl Stat {
     }
 }
 
+/// The mean.
 pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
 /// 95 % interval of the mean: the wider of the percentile bootstrap and Student's t. The bootstrap
-/// alone is far too narrow for the few repeats of a sweep: of two values it never leaves their range.
+/// alone is far too narrow for the few repeats of a sweep: of two values it never leaves their
+/// range.
 /// `None` for fewer than two values.
 pub fn interval(values: &[f64]) -> Option<(f64, f64)> {
     let (low, high) = bootstrap(values)?;
@@ -105,8 +111,11 @@ fn bootstrap(values: &[f64]) -> Option<(f64, f64)> {
 pub struct Ratio {
     /// Geometric mean of second / first.
     pub ratio: f64,
+    /// Lower end of the 95 % interval.
     pub low: Option<f64>,
+    /// Upper end of it.
     pub high: Option<f64>,
+    /// How many values.
     pub n: usize,
     /// The interval excludes 1; for a single pair, the ratio is beyond the margin.
     pub significant: bool,

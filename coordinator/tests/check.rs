@@ -66,13 +66,15 @@ const OUTPUTS: [(&str, &str); 10] = [
     ("standard", "```python\nimport asyncio.no_such_part\n```\n"),
     (
         "handled",
-        "```python\ntry:\n    import no_such_package\nexcept ImportError:\n    pass\ndef double(x): return 2 * x\n```\n",
+        "```python\ntry:\n    import no_such_package\nexcept ImportError:\n    pass\ndef \
+        double(x): return 2 * x\n```\n",
     ),
     ("no-code", "I am sorry, I cannot do that.\n"),
     ("thinking", "<think>\n```python\ndef double(x): return 2 * x\n```\nBut wait"),
     (
         "secrets",
-        "```python\nimport os\nassert not [v for v in os.environ.values() if 's3cret' in v]\nassert not os.path.exists('results')\ndef double(x): return 2 * x\n```\n",
+        "```python\nimport os\nassert not [v for v in os.environ.values() if 's3cret' in \
+        v]\nassert not os.path.exists('results')\ndef double(x): return 2 * x\n```\n",
     ),
 ];
 
@@ -82,7 +84,8 @@ fn sweep(checks: &str) -> String {
         .map(|(id, _)| format!("[[prompts]]\nid = \"{id}\"\ntext = \"Double a number.\"\n"))
         .collect();
     format!(
-        "name = \"s\"\n[generation]\nruns = 1\n{checks}\n{prompts}[[prompts]]\nid = \"rust\"\ntext = \"x\"\nlanguage = \"rust\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n"
+        "name = \"s\"\n[generation]\nruns = 1\n{checks}\n{prompts}[[prompts]]\nid = \
+        \"rust\"\ntext = \"x\"\nlanguage = \"rust\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n"
     )
 }
 
@@ -190,7 +193,8 @@ async fn each_output_gets_the_verdict_it_deserves() {
     // Not the one of which nothing is known, since its import could not run.
     assert_eq!(good, ["good", "handled", "secrets"]);
     let markdown = std::fs::read_to_string(folder.join("results/s/report.md")).unwrap();
-    let row = "compile 7 of 10 (1 not run), import 4 of 6 (2 not run), command 3 of 6 (2 not run) | 33 % (12–65) of 9 |";
+    let row = "compile 7 of 10 (1 not run), import 4 of 6 (2 not run), command 3 of 6 (2 not run) \
+    | 33 % (12–65) of 9 |";
     assert!(markdown.contains(row), "{markdown}");
     let csv = std::fs::read_to_string(folder.join("results/s/s_summary.csv")).unwrap();
     let mut lines = csv.lines();
@@ -227,14 +231,14 @@ async fn nothing_is_executed_unless_the_sweep_asks_for_it() {
     let python = "[checks]\npython = \"/usr/bin/no-such-python\"\n";
     std::fs::write(folder.join("bad.toml"), sweep(python)).unwrap();
     let message = refused(&coordinator(folder, &["check", "s", "--sweep", "bad.toml"]));
-    assert!(message.contains("`/usr/bin/no-such-python` is no usable Python"), "{message}");
+    assert!(message.contains("`/usr/bin/no-such-python` cannot be used as the Python interpreter"), "{message}");
     std::fs::write(folder.join("bad.toml"), sweep("[checks]\npython = \"/bin/ls\"\n")).unwrap();
     let message = refused(&coordinator(folder, &["check", "s", "--sweep", "bad.toml"]));
-    assert!(message.contains("`/bin/ls` is no usable Python"), "{message}");
+    assert!(message.contains("`/bin/ls` cannot be used as the Python interpreter"), "{message}");
 }
 
 #[tokio::test]
-async fn without_a_sandbox_it_refuses_unless_told_in_so_many_words() {
+async fn without_a_sandbox_it_refuses_unless_a_flag_accepts_the_risk() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     finished(folder, CHECKS).await;
@@ -247,7 +251,10 @@ async fn without_a_sandbox_it_refuses_unless_told_in_so_many_words() {
     // A container that allows no namespaces.
     let denied = Command::new("unshare")
         .args(["--user", "--map-root-user", "sh", "-c"])
-        .arg("echo 0 > /proc/sys/user/max_mnt_namespaces && echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"")
+        .arg(
+            "echo 0 > /proc/sys/user/max_mnt_namespaces && echo 0 > \
+        /proc/sys/user/max_user_namespaces && exec \"$@\"",
+        )
         .args(["sh", env!("CARGO_BIN_EXE_coordinator"), "check", "s", "--store", "results"])
         .current_dir(folder)
         .output()
@@ -257,10 +264,10 @@ async fn without_a_sandbox_it_refuses_unless_told_in_so_many_words() {
     assert!(message.contains(ACCEPT), "{message}");
     assert!(!folder.join("results/s/checks").exists());
 
-    let told = command(folder, &["check", "s", ACCEPT]).env("PATH", "/nowhere").output().unwrap();
-    assert!(told.status.success(), "{}", text(&told.stderr));
-    assert!(text(&told.stderr).contains("with all of your rights"));
-    assert!(text(&told.stdout).contains("checked WITHOUT a sandbox"));
+    let ended = command(folder, &["check", "s", ACCEPT]).env("PATH", "/nowhere").output().unwrap();
+    assert!(ended.status.success(), "{}", text(&ended.stderr));
+    assert!(text(&ended.stderr).contains("with all of your rights"));
+    assert!(text(&ended.stdout).contains("checked WITHOUT a sandbox"));
     let checks = stored(folder).await;
     assert_eq!(checks["good"]["command"].0, "pass");
     assert_eq!(checks["secrets"]["import"].0, "pass", "the environment is cleared all the same");
@@ -314,11 +321,13 @@ fn answer(task: &Value, body: &str, style: u32) -> String {
     let function = format!("{}{body}", &prompt[prompt.find(&entry).unwrap()..]);
     match style {
         1 => format!(
-            "Here it is:\n\n```python\n{function}```\n\nIt works like this:\n```python\nprint(1)\n```\n"
+            "Here it is:\n\n```python\n{function}```\n\nIt works like \
+            this:\n```python\nprint(1)\n```\n"
         ),
         2 => format!("{body}\n\n# An example\nprint(undefined_name)\n"),
         3 => format!(
-            "<think>\nLet me see: ```python\ndef f(): pass\n```\n</think>\nThe function:\n\n{function}\nIt does what was asked for.\n"
+            "<think>\nLet me see: ```python\ndef f(): pass\n```\n</think>\nThe \
+            function:\n\n{function}\nIt does what was asked for.\n"
         ),
         _ => format!("```python\n{body}```\n"),
     }
@@ -339,7 +348,9 @@ async fn a_suite_gives_pass_at_k_from_answers_of_every_style() {
         .collect();
     assert!(tasks.len() >= 8);
     let sweep = format!(
-        "name = \"s\"\n[generation]\nruns = 4\n[checks]\ncompile = false\n[report]\nprice_per_gpu_hour = 3.6\n[[prompts]]\nid = \"ten\"\nsuite = \"{}\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n",
+        "name = \"s\"\n[generation]\nruns = 4\n[checks]\ncompile = \
+        false\n[report]\nprice_per_gpu_hour = 3.6\n[[prompts]]\nid = \"ten\"\nsuite = \
+        \"{}\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n",
         suite.display()
     );
     let task_of = |prompt: &str| {
@@ -393,9 +404,11 @@ async fn code_does_not_outlive_a_coordinator_that_is_killed() {
     let folder = folder.path();
     let name = format!("kc{}", std::process::id());
     let output = format!(
-        "```python\nimport ctypes, os, time\nctypes.CDLL(None).prctl(15, b'{name}', 0, 0, 0)\nos.fork()\ntime.sleep(600)\n```\n"
+        "```python\nimport ctypes, os, time\nctypes.CDLL(None).prctl(15, b'{name}', 0, 0, \
+        0)\nos.fork()\ntime.sleep(600)\n```\n"
     );
-    let sweep = "name = \"s\"\n[generation]\nruns = 1\n[checks]\nwall_s = 600\n[[prompts]]\nid = \"p\"\ntext = \"x\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n";
+    let sweep = "name = \"s\"\n[generation]\nruns = 1\n[checks]\nwall_s = 600\n[[prompts]]\nid = \
+    \"p\"\ntext = \"x\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n";
     let objects = open(folder).await;
     edit::finished(objects.as_ref(), sweep, folder, |_, _, _| Some(output.clone())).await;
     let mut child = command(folder, &["check", "s"]).spawn().expect("the coordinator starts");

@@ -43,14 +43,29 @@ fn every_command_explains_itself_with_an_example() {
     let top = coordinator(folder.path(), &["--help"]);
     assert!(top.status.success());
     insta::assert_snapshot!("help", text(&top.stdout));
+    let mut all = String::new();
     for command in [
-        "run", "plan", "submit", "watch", "status", "cancel", "retry", "collect", "check",
-        "review", "compare", "export", "delete",
+        "run",
+        "plan",
+        "submit",
+        "watch",
+        "status",
+        "cancel",
+        "retry",
+        "collect",
+        "check",
+        "review",
+        "compare",
+        "export",
+        "delete",
+        "completions",
     ] {
         let help = coordinator(folder.path(), &[command, "--help"]);
         let shown = text(&help.stdout);
         assert!(help.status.success() && shown.contains("Example"), "{command}: {shown}");
+        all.push_str(&format!("### {command}\n{shown}\n"));
     }
+    insta::assert_snapshot!("help_of_each_command", all);
 }
 
 #[test]
@@ -82,7 +97,8 @@ fn the_default_sweep_is_planned_offline_with_its_ledgers() {
 fn bad_input_ends_with_2_and_the_next_step() {
     let folder = tempfile::tempdir().unwrap();
     let sweep = folder.path().join("sweep.toml");
-    let valid = "name = \"s\"\n[[prompts]]\nid = \"p\"\ntext = \"x\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n";
+    let valid = "name = \"s\"\n[[prompts]]\nid = \"p\"\ntext = \"x\"\n[[models]]\nid = \
+    \"builtin:tiny-qwen2\"\n";
     std::fs::write(&sweep, valid).unwrap();
     let unknown = valid.replace("[[models]]", "[[models]]\nformt = \"auto\"");
     std::fs::write(folder.path().join("unknown.toml"), unknown).unwrap();
@@ -100,6 +116,49 @@ fn bad_input_ends_with_2_and_the_next_step() {
         refused(folder, &["cancel", "../x", "--store", "./r"]),
     ];
     insta::assert_snapshot!("bad_input", messages.join("---\n"));
+}
+
+/// What the commands refuse in a store that holds the demo, of which one cell is done.
+#[tokio::test]
+async fn every_refusal_of_a_command_names_the_next_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let place = folder.join("r").display().to_string();
+    let args = StoreArgs { store: Some(place), ..StoreArgs::default() };
+    let objects = store::open(&args).await.unwrap();
+    let plan = Plan::build(bakeoff_coordinator::sweep::demo(), Revisions::new()).unwrap();
+    publish::freeze(objects.as_ref(), &plan).await.unwrap();
+    let other = "name = \"demo\"\n[[prompts]]\nid = \"p\"\ntext = \"x\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n";
+    std::fs::write(folder.join("other.toml"), other).unwrap();
+    std::fs::write(
+        folder.join("folder.toml"),
+        other.replace("id = \"builtin:tiny-qwen2\"", "path = \"nowhere\""),
+    )
+    .unwrap();
+    std::fs::write(folder.join("reviews.toml"), "sweep = \"other\"\nseed = 1\n").unwrap();
+    let refused = |args: &[&str]| refused(folder, args);
+    let mut messages = vec![
+        refused(&["review", "demo", "--reviewer", "Ana", "--store", "r"]),
+        refused(&["run", "other.toml", "--store", "r"]),
+        refused(&["run", "folder.toml", "--as", "fresh", "--store", "r"]),
+        refused(&["collect", "demo", "--prune", "--store", "r"]),
+        refused(&["check", "demo", "--store", "r"]),
+        refused(&["compare", "demo", "demo", "--store", "r"]),
+        refused(&["compare", "demo", "demo", "--across", "devise", "--store", "r"]),
+        refused(&["compare", "demo", "other", "--store", "r"]),
+        refused(&["delete", "demo", "--store", "r"]),
+        refused(&["watch", "demo", "--store", "r"]),
+        refused(&["retry", "demo", "--store", "r"]),
+        refused(&["cancel", "demo", "--store", "r"]),
+        refused(&["plan", "other.toml", "--price-per-gpu-hour=-1"]),
+        refused(&["run", "--device", "tpu"]),
+    ];
+    let job = &plan.jobs[0].job;
+    common::finish(objects.as_ref(), job, &job.cells[0]).await;
+    messages.push(refused(&["review", "demo", "--push", "--file", "none.toml", "--store", "r"]));
+    messages.push(refused(&["review", "demo", "--push", "--store", "r"]));
+    let name = folder.display().to_string();
+    insta::assert_snapshot!("refusals", messages.join("---\n").replace(&name, "FOLDER"));
 }
 
 #[test]

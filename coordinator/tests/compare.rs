@@ -1,5 +1,5 @@
-//! `coordinator compare` as a user runs it: verdicts by exit code, refusals, and what a pull request
-//! gets to read.
+//! `coordinator compare` as a user runs it: verdicts by exit code, refusals, and what a pull
+//! request gets to read.
 
 mod common;
 mod edit;
@@ -34,14 +34,14 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// The markdown, once the exit code is as expected.
-fn told(output: &Output, code: i32) -> String {
+fn printed(output: &Output, code: i32) -> String {
     let shown = text(&output.stdout);
     assert_eq!(output.status.code(), Some(code), "{shown}{}", text(&output.stderr));
     shown
 }
 
 fn refused(output: &Output) -> String {
-    assert_eq!(told(output, 2), "");
+    assert_eq!(printed(output, 2), "");
     text(&output.stderr)
 }
 
@@ -95,10 +95,10 @@ async fn the_same_sweep_twice_differs_in_nothing() {
     let folder = folder.path();
     store_sweep(folder, &sweep("a", 2, 3, MODEL), steady).await;
     store_sweep(folder, &sweep("b", 2, 3, MODEL), steady).await;
-    let shown = told(&compare(folder, &["a", "b"]), 0);
+    let shown = printed(&compare(folder, &["a", "b"]), 0);
     insta::assert_snapshot!("compare_same", shown);
     // Even to the last digit.
-    told(&compare(folder, &["a", "b", "--threshold", "0"]), 0);
+    printed(&compare(folder, &["a", "b", "--threshold", "0"]), 0);
     let found = json(&compare(folder, &["a", "b", "--json"]));
     assert_eq!(found["regressed"], false);
     assert_eq!(found["comparison"]["pairs"], 6);
@@ -117,7 +117,7 @@ async fn a_slowdown_beyond_the_threshold_ends_with_1() {
         None
     })
     .await;
-    let shown = told(&compare(folder, &["before", "after"]), 1);
+    let shown = printed(&compare(folder, &["before", "after"]), 1);
     insta::assert_snapshot!("compare_regression", shown);
     let found = json(&compare(folder, &["before", "after", "--json"]));
     let speed = difference(&found, "tok/s");
@@ -132,9 +132,9 @@ async fn a_slowdown_beyond_the_threshold_ends_with_1() {
     assert_eq!(difference(&found, "TTFT")["regression"], false);
 
     // Significant, but less than asked for; and the other way round it is a gain.
-    let shown = told(&compare(folder, &["before", "after", "--threshold", "20"]), 0);
+    let shown = printed(&compare(folder, &["before", "after", "--threshold", "20"]), 0);
     assert!(shown.contains("| significant |"), "{shown}");
-    let shown = told(&compare(folder, &["after", "before"]), 0);
+    let shown = printed(&compare(folder, &["after", "before"]), 0);
     assert!(shown.starts_with("## after → before\n\nNo regression."), "{shown}");
 }
 
@@ -150,7 +150,7 @@ async fn noise_is_no_regression() {
         None
     })
     .await;
-    let shown = told(&compare(folder, &["a", "b"]), 0);
+    let shown = printed(&compare(folder, &["a", "b"]), 0);
     assert!(shown.contains("| not significant |"), "{shown}");
     // Two runs that agree prove little: Student's t knows, the bootstrap does not.
     store_sweep(folder, &sweep("c", 1, 2, MODEL), steady).await;
@@ -203,7 +203,7 @@ async fn a_single_run_is_judged_by_the_margin_and_says_so() {
             None
         })
         .await;
-        let shown = told(&compare(folder, &["a", name]), code);
+        let shown = printed(&compare(folder, &["a", name]), code);
         assert!(shown.contains(words), "{shown}");
         assert!(!shown.contains("| significant |"), "{shown}");
     }
@@ -214,7 +214,7 @@ async fn a_single_run_is_judged_by_the_margin_and_says_so() {
         None
     })
     .await;
-    let shown = told(&compare(folder, &["strict", "slower"]), 1);
+    let shown = printed(&compare(folder, &["strict", "slower"]), 1);
     assert!(shown.contains("**regression** (single run, beyond 2 %)"), "{shown}");
 }
 
@@ -305,16 +305,16 @@ async fn unlike_fingerprints_are_refused_by_name_and_compared_when_named() {
         assert!(message.contains(&format!("differ in {field}: ")), "{message}");
         assert!(message.contains(&format!("`--across {field}`")), "{message}");
         assert!(message.contains("tiny-qwen2 auto p1 run 1"), "{message}");
-        let shown = told(&compare(folder, &["a", &name, "--across", field]), 0);
+        let shown = printed(&compare(folder, &["a", &name, "--across", field]), 0);
         assert!(shown.contains(&format!("across {field}")), "{shown}");
     }
     let other = sweep("other", 1, 2, MODEL).replace("Write program 1.", "Write programme 1.");
     store_sweep(folder, &other, steady).await;
     let message = refused(&compare(folder, &["a", "other"]));
     assert!(message.contains("differ in prompt: Write program 1.⏎"), "{message}");
-    told(&compare(folder, &["a", "other", "--across", "prompt"]), 0);
+    printed(&compare(folder, &["a", "other", "--across", "prompt"]), 0);
     let several = ["--across", "prompt,build", "a", "other"];
-    assert!(told(&compare(folder, &several), 0).contains("across prompt, build"));
+    assert!(printed(&compare(folder, &several), 0).contains("across prompt, build"));
 }
 
 #[tokio::test]
@@ -332,12 +332,12 @@ async fn models_are_compared_one_with_one() {
     let message = refused(&compare(folder, &["a", "b"]));
     assert!(message.contains("no finished cell of a has a partner in b"), "{message}");
     assert!(message.contains("--across model"), "{message}");
-    told(&compare(folder, &["a", "b", "--across", "model"]), 0);
+    printed(&compare(folder, &["a", "b", "--across", "model"]), 0);
     store_sweep(folder, &sweep("both", 1, 2, &format!("{MODEL}{other}")), steady).await;
     let message = refused(&compare(folder, &["a", "both", "--across", "model"]));
     assert!(message.contains("in both, ") && message.contains("may have only one"), "{message}");
     // Without it each finds its own.
-    assert!(told(&compare(folder, &["a", "both"]), 0).contains("tiny-qwen3"));
+    assert!(printed(&compare(folder, &["a", "both"]), 0).contains("tiny-qwen3"));
 }
 
 #[tokio::test]
@@ -353,7 +353,7 @@ async fn cells_without_a_partner_are_told() {
     let lost = &job.cells[1];
     store::remove(objects.as_ref(), &names::record_key(&name, &lost.id)).await.unwrap();
     common::fail(objects.as_ref(), job, lost, "out of memory").await;
-    let shown = told(&compare(folder, &["a", "b"]), 0);
+    let shown = printed(&compare(folder, &["a", "b"]), 0);
     assert!(shown.contains("1 pair of cells"), "{shown}");
     for line in [
         "4 cells have no partner",
@@ -374,9 +374,9 @@ async fn what_cannot_be_compared_is_refused_with_the_next_step() {
     let folder = folder.path();
     store_sweep(folder, &sweep("a", 1, 1, MODEL), steady).await;
     let message = refused(&compare(folder, &["a", "a", "--across", "gpu"]));
-    assert!(message.contains("`gpu` is no field") && message.contains("device"), "{message}");
+    assert!(message.contains("unknown field `gpu`") && message.contains("device"), "{message}");
     let message = refused(&compare(folder, &["a", "missing"]));
-    assert!(message.contains("no sweep `missing`; it holds a"), "{message}");
+    assert!(message.contains("unknown sweep `missing`; the store holds a"), "{message}");
     let message = refused(&compare(folder, &["a", "a", "--threshold", "some"]));
     assert!(message.contains("must be a percentage from 0 to below 1000"), "{message}");
     let message = refused(&compare(folder, &["a", "a", "--threshold", "-1"]));

@@ -1,7 +1,8 @@
 //! Documents that must agree with the code: `deploy/CONFIGURATION.md`, made from the programs' own
 //! definitions, and the tests that SECURITY.md names.
 //!
-//! `BAKEOFF_UPDATE_REFERENCE=1 cargo test -p bakeoff-coordinator --test configuration` writes it anew.
+//! `BAKEOFF_UPDATE_REFERENCE=1 cargo test -p bakeoff-coordinator --test configuration` writes it
+//! anew.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

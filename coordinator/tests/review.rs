@@ -9,13 +9,14 @@ use std::sync::Arc;
 use bakeoff_coordinator::collect::read;
 use bakeoff_coordinator::review::{self, Review, Reviews, push};
 use bakeoff_proto::names;
+use bakeoff_test_servers::S3Server;
 use bakeoff_transport::args::StoreArgs;
 use bakeoff_transport::store;
-use bakeoff_test_servers::S3Server;
 use common::Made;
 use futures::future::join_all;
 
-const SWEEP: &str = "name = \"s\"\n[generation]\nruns = 1\n[[prompts]]\nid = \"p\"\ntext = \"x\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n";
+const SWEEP: &str = "name = \"s\"\n[generation]\nruns = 1\n[[prompts]]\nid = \"p\"\ntext = \
+\"x\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n";
 const REVIEWERS: [&str; 4] = ["Ana", "Ben", "Cyd", "Dot"];
 
 /// Each push depends on the version it read: whoever loses the race reads again and adds his own.

@@ -42,7 +42,7 @@ fn run(code: &str) -> Ended {
 /// Runs code that asserts for itself.
 fn passes(code: &str) -> Ended {
     let ended = run(code);
-    assert!(ended.told.as_ref().is_some_and(|told| told.passed), "{ended:#?}");
+    assert!(ended.report.as_ref().is_some_and(|report| report.passed), "{ended:#?}");
     ended
 }
 
@@ -113,7 +113,7 @@ while True:
 #[test]
 fn memory_is_bounded_in_one_process_and_over_all() {
     let one = run("x = bytearray(10**9)");
-    assert!(one.told.as_ref().is_some_and(|t| t.detail.contains("MemoryError")), "{one:#?}");
+    assert!(one.report.as_ref().is_some_and(|t| t.detail.contains("MemoryError")), "{one:#?}");
     let (name, code) = named("mh");
     let many = run(&format!(
         "{code}for n in range(8):
@@ -360,13 +360,14 @@ fn ending_early_is_no_pass() {
         "raise KeyboardInterrupt",
         "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
         "import ctypes; ctypes.string_at(0)",
-        "import os\nfor fd in range(10):\n    try: os.close(fd)\n    except OSError: pass\nos._exit(0)",
+        "import os\nfor fd in range(10):\n    try: os.close(fd)\n    except OSError: \
+        pass\nos._exit(0)",
         "import atexit, os; atexit.register(os._exit, 0); raise ValueError",
         "print('{\"passed\": true}'); raise ValueError",
         "class E(Exception):\n    def __str__(self): raise ValueError\nraise E",
     ] {
         let ended = run(code);
-        assert!(!ended.told.as_ref().is_some_and(|told| told.passed), "{code}: {ended:#?}");
+        assert!(!ended.report.as_ref().is_some_and(|report| report.passed), "{code}: {ended:#?}");
     }
 }
 
@@ -390,7 +391,7 @@ fn an_interpreter_of_a_virtual_environment_finds_its_packages() {
         folder.path().join("secret").display()
     );
     let ended = run_with(&settings, &code);
-    assert!(ended.told.as_ref().is_some_and(|told| told.passed), "{ended:#?}");
+    assert!(ended.report.as_ref().is_some_and(|report| report.passed), "{ended:#?}");
 }
 
 #[test]
@@ -402,8 +403,8 @@ fn names_that_leave_the_folder_are_refused() {
     }
 }
 
-/// Root builds the walls by its rights, anybody else in a user namespace: all of the above must hold for
-/// both.
+/// Root builds the walls by its rights, anybody else in a user namespace: all of the above must
+/// hold for both.
 #[test]
 fn the_walls_hold_for_others_than_root() {
     // SAFETY: geteuid takes nothing, changes nothing and cannot fail.

@@ -1,4 +1,5 @@
-//! A sweep from plan to CSV over the in-process queue and a store in memory, with workers by script.
+//! A sweep from plan to CSV over the in-process queue and a store in memory, with workers by
+//! script.
 
 mod common;
 
@@ -7,12 +8,13 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bakeoff_coordinator::collect::{Counts, Status, read};
+use bakeoff_coordinator::collect::{Counts, read};
+use bakeoff_coordinator::error::Error;
 use bakeoff_coordinator::plan::{Plan, Revisions};
-use bakeoff_coordinator::publish::{self, DifferentPlan, Frozen, Scope, Submitted};
+use bakeoff_coordinator::publish::{self, Frozen, PublishError, Scope, Submitted};
 use bakeoff_coordinator::watch::{self, WatchOptions, Watched};
 use bakeoff_coordinator::{results, sweep};
-use bakeoff_proto::names;
+use bakeoff_proto::{CellStatus, names};
 use bakeoff_transport::queue::memory::MemoryQueue;
 use bakeoff_transport::queue::{JobQueue, QueueSettings};
 use bakeoff_transport::store;
@@ -98,9 +100,10 @@ async fn another_plan_under_the_same_name_is_refused_and_says_what_differs() {
     changed.runs = 3;
     let changed = Plan::build(changed, Revisions::new()).unwrap();
     let error = publish::freeze(bench.objects.as_ref(), &changed).await.unwrap_err();
-    let different = error.downcast_ref::<DifferentPlan>().expect("a different plan");
+    let PublishError::DifferentPlan(different) = &error else { panic!("{error}") };
     assert_eq!(different.differences, ["runs: was 2, now 3"]);
-    assert_eq!(bakeoff_coordinator::error::code(&error), 2);
+    assert!(!different.only_report_rules);
+    assert_eq!(Error::from(error).code(), 2);
 }
 
 /// Killed after freezing, after one job, in the middle of the work: each resumes to the same CSV.
@@ -163,7 +166,7 @@ async fn failed_cells_wait_for_a_retry_which_does_only_them() {
     let name = &bench.plan.sweep.name;
     let collected = read::collect(bench.objects.clone(), name).await.unwrap();
     assert_eq!(collected.failures.len(), 3, "the history is kept");
-    assert!(collected.rows.iter().all(|row| row.status == Status::Done));
+    assert!(collected.rows.iter().all(|row| row.status == CellStatus::Done));
 }
 
 #[tokio::test]
@@ -188,8 +191,8 @@ async fn cancel_keeps_what_is_done_and_retry_takes_up_the_rest() {
     assert_eq!(bench.counts().await.done, 12);
 }
 
-/// Completes when it is asked for the last time: `watch` asks before each round, and looks at the store
-/// in the first.
+/// Completes when it is asked for the last time: `watch` asks before each round, and looks at the
+/// store in the first.
 async fn after_rounds(rounds: u32) {
     let mut asked = 0;
     std::future::poll_fn(|_| {
@@ -208,7 +211,7 @@ async fn watch_ends_when_the_store_says_so_and_not_before() {
     let (queue, objects) = (bench.queue.clone(), bench.objects.clone());
     let interrupted =
         watch::watch(queue.clone(), objects.clone(), &bench.plan, &options, after_rounds(4));
-    assert_eq!(interrupted.await.unwrap(), Watched::Interrupted);
+    assert_eq!(interrupted.await, Watched::Interrupted);
 
     let watched = watch::watch(queue, objects, &bench.plan, &options, pending());
     let work = common::drain(bench.queue.as_ref(), &bench.objects);
@@ -216,7 +219,7 @@ async fn watch_ends_when_the_store_says_so_and_not_before() {
         tokio::time::timeout(Duration::from_secs(30), async { futures::join!(watched, work) })
             .await
             .expect("watching ends");
-    assert_eq!((watched.unwrap(), cells), (Watched::Finished, 12));
+    assert_eq!((watched, cells), (Watched::Finished, 12));
 }
 
 #[tokio::test]
@@ -237,11 +240,11 @@ async fn a_job_that_the_queue_lost_is_published_again_while_watching() {
         tokio::time::timeout(Duration::from_secs(60), async { futures::join!(watched, work) })
             .await
             .expect("the lost jobs come back");
-    assert_eq!(watched.unwrap(), Watched::Finished);
+    assert_eq!(watched, Watched::Finished);
 }
 
 #[tokio::test]
-async fn what_no_record_names_is_an_orphan_and_damage_is_told() {
+async fn what_no_record_names_is_an_orphan_and_damage_is_reported() {
     let bench = Bench::new();
     bench.freeze().await;
     bench.publish(Scope::Open).await;

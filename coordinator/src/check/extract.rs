@@ -4,8 +4,8 @@ use crate::quality::text::{self, Block};
 use crate::quality::{has_python_keyword, is_python, python};
 use crate::sweep::Task;
 
-/// The Python that an answer offers: its longest block, for the others are usually commands, requests
-/// or examples of use; or the whole answer where it is a bare program.
+/// The Python that an answer offers: its longest block, for the others are usually commands,
+/// requests or examples of use; or the whole answer where it is a bare program.
 pub fn solution(output: &str, language: &str) -> Option<String> {
     if !is_python(language) {
         return None;
@@ -46,7 +46,7 @@ pub fn task_program(output: &str, task: &Task) -> Option<String> {
         return Some(format!("{}{}", on_a_new_line(&task.prompt), block.code));
     }
     if let Some(block) = blocks.first() {
-        // It will be told that it lacks the function.
+        // The check will say that it lacks the function.
         return Some(with_header(task, block.code));
     }
     if answer.trim().is_empty() {
@@ -95,7 +95,8 @@ fn on_a_new_line(text: &str) -> String {
     if text.is_empty() || text.ends_with('\n') { text.to_owned() } else { format!("{text}\n") }
 }
 
-/// The longest run of lines that parses, from the first line that starts a statement at the top level.
+/// The longest run of lines that parses, from the first line that starts a statement at the top
+/// level.
 fn without_prose(answer: &str) -> &str {
     const STARTS: [&str; 6] = ["import ", "from ", "def ", "async def ", "class ", "@"];
     /// More lines of prose than any explanation has.
@@ -148,7 +149,9 @@ mod tests {
     fn task() -> Task {
         Task {
             task_id: "t/1".into(),
-            prompt: "from typing import List\n\n\ndef total(xs: List[int]) -> int:\n    \"\"\"Sum.\"\"\"\n".into(),
+            prompt: "from typing import List\n\n\ndef total(xs: List[int]) -> \
+            int:\n    \"\"\"Sum.\"\"\"\n"
+                .into(),
             test: "def check(f):\n    assert f([1, 2]) == 3\n".into(),
             entry_point: "total".into(),
         }
@@ -163,7 +166,8 @@ mod tests {
     #[test]
     fn a_chat_answer_gives_its_function_with_the_prompts_imports() {
         let chat = format!(
-            "Sure! First the idea:\n```\nadd all\n```\nThen:\n\n```python\n{WHOLE}```\n\nUse it:\n```python\nprint(total([1]))\n```\n"
+            "Sure! First the idea:\n```\nadd all\n```\nThen:\n\n```python\n{WHOLE}```\n\nUse \
+            it:\n```python\nprint(total([1]))\n```\n"
         );
         let expected = format!("from typing import List\n\n\n{WHOLE}");
         assert_eq!(program(&chat), expected);
@@ -206,7 +210,8 @@ mod tests {
 
     #[test]
     fn the_longest_python_block_is_the_solution() {
-        let output = "```bash\npip install x y z\nls\nls\nls\nls\n```\n```python\nimport x\nx.run()\n```\n```python\n# example\nx\n```\n";
+        let output = "```bash\npip install x y z\nls\nls\nls\nls\n```\n```python\nimport \
+        x\nx.run()\n```\n```python\n# example\nx\n```\n";
         assert_eq!(solution(output, "python").as_deref(), Some("import x\nx.run()\n"));
         assert_eq!(solution("```\nimport os\n```", "Python").as_deref(), Some("import os\n"));
         assert_eq!(

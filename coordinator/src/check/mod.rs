@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 /// `checks/<cell>.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckReport {
+    /// Version of this document, see [`bakeoff_proto::SCHEMA_VERSION`].
     pub schema_version: u32,
+    /// The cell whose output was checked.
     pub cell: CellId,
     /// The markdown whose code was run; checks of another file do not count.
     pub document_sha256: String,
@@ -26,13 +28,16 @@ pub struct CheckReport {
     /// Version of the interpreter.
     #[serde(default)]
     pub python: String,
+    /// What was run, in order.
     pub checks: Vec<Check>,
 }
 
 /// One check of one output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Check {
+    /// `compile`, `import`, `task`, `command`, …
     pub name: String,
+    /// How it ended.
     pub verdict: Verdict,
     /// Why, in a sentence or the last lines of what the program wrote.
     pub detail: String,
@@ -51,6 +56,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// The word in files and tables.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pass => "pass",

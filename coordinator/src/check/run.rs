@@ -44,7 +44,7 @@ pub fn run(
         schema_version: SCHEMA_VERSION,
         cell: record.cell.clone(),
         document_sha256: record.document.sha256.clone(),
-        sandboxed: sandbox.is_walled(),
+        sandboxed: sandbox.is_isolated(),
         python: sandbox.python.version.clone(),
         checks,
     })
@@ -97,15 +97,15 @@ fn judge(name: &str, ended: &Ended, sandbox: &Sandbox, settings: &CheckSettings)
             format!("module `{module}` is not installed for {}", settings.python),
         )
     };
-    match (&ended.told, ended.exit) {
+    match (&ended.report, ended.exit) {
         (_, Exit::Bound(_) | Exit::Signal(_)) => check(Verdict::Fail, ended.exit.words(settings)),
-        (Some(told), _) => match (&told.missing_module, &told.missing_command) {
+        (Some(report), _) => match (&report.missing_module, &report.missing_command) {
             (Some(module), _) if third_party(module) => missing(module),
             (_, Some(command)) => {
-                check(Verdict::NotRun, format!("`{command}` cannot be run: {}", told.detail))
+                check(Verdict::NotRun, format!("`{command}` cannot be run: {}", report.detail))
             }
-            _ if told.passed => check(Verdict::Pass, String::new()),
-            _ => check(Verdict::Fail, told.detail.clone()),
+            _ if report.passed => check(Verdict::Pass, String::new()),
+            _ => check(Verdict::Fail, report.detail.clone()),
         },
         (None, Exit::Code(code)) if name == "command" => {
             if code == 0 {
@@ -153,7 +153,8 @@ mod tests {
 
     #[test]
     fn a_missing_module_is_read_from_a_traceback_and_from_dash_m() {
-        let traceback = "Traceback (most recent call last):\n  File \"x\"\nModuleNotFoundError: No module named 'a.b'\n";
+        let traceback = "Traceback (most recent call last):\n  File \"x\"\nModuleNotFoundError: \
+        No module named 'a.b'\n";
         assert_eq!(missing_module(traceback), Some("a.b"));
         assert_eq!(missing_module("/usr/bin/python3: No module named pytest\n"), Some("pytest"));
         assert_eq!(missing_module("AssertionError"), None);

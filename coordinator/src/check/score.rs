@@ -11,13 +11,18 @@ use crate::stats::{Stat, pass_at_k};
 /// How often one check ended how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckCount {
+    /// The check's name.
     pub check: String,
+    /// Outputs that passed it.
     pub pass: usize,
+    /// Outputs that failed it.
     pub fail: usize,
+    /// Outputs on which it could not run.
     pub not_run: usize,
 }
 
 impl CheckCount {
+    /// The counts with their verdicts.
     pub fn by_verdict(&self) -> [(Verdict, usize); 3] {
         [(Verdict::Pass, self.pass), (Verdict::Fail, self.fail), (Verdict::NotRun, self.not_run)]
     }
@@ -48,9 +53,9 @@ pub fn pass_rate(passes: impl IntoIterator<Item = Option<bool>>) -> Option<Stat>
     Stat::rate(known.iter().filter(|passes| **passes).count(), known.len())
 }
 
-/// pass@k for k of 1, 5, 10 and the number of samples, over the tasks of a suite. Each item is a task
-/// and whether one of its samples passes. A task counts with the unbiased estimate from its own
-/// samples; the interval is over the tasks, and Wilson's where all tasks agree.
+/// pass@k for k of 1, 5, 10 and the number of samples, over the tasks of a suite. Each item is a
+/// task and whether one of its samples passes. A task counts with the unbiased estimate from its
+/// own samples; the interval is over the tasks, and Wilson's where all tasks agree.
 pub fn suite<'a>(samples: impl IntoIterator<Item = (&'a str, bool)>) -> BTreeMap<usize, Stat> {
     let mut tasks: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for (task, passes) in samples {

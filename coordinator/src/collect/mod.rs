@@ -1,4 +1,5 @@
-//! From the object store to rows. Reads nothing else: it works long after queue and workers are gone.
+//! From the object store to rows. Reads nothing else: it works long after queue and workers are
+//! gone.
 //!
 //! - [`read`](mod@read): what the store holds of a sweep
 //! - [`csv`]: the rows as the summary file
@@ -12,17 +13,19 @@ mod upgrade;
 
 use std::collections::BTreeMap;
 
-use bakeoff_model::{EngineKind};
-use bakeoff_proto::{CellId, Failure, FailureKind, JobId, MetricsRecord};
+use bakeoff_model::EngineKind;
+use bakeoff_proto::{CellId, CellStatus, Failure, JobId, MetricsRecord};
 
 use crate::plan::Plan;
 
 /// Everything the store says about a sweep, parsed and checked.
 #[derive(Debug, Clone)]
 pub struct Collected {
+    /// The frozen plan.
     pub plan: Plan,
     /// One per planned cell, in the order of the sweep.
     pub rows: Vec<Row>,
+    /// The record of each finished cell.
     pub records: BTreeMap<CellId, MetricsRecord>,
     /// The history of each cell, oldest generation first. A cell with a record may have one too.
     pub failures: BTreeMap<CellId, Vec<Failure>>,
@@ -43,69 +46,48 @@ pub struct Collected {
 /// One planned cell and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
+    /// The planned cell.
     pub cell: CellId,
+    /// The job it belongs to.
     pub job: JobId,
     /// The model's name in the sweep.
     pub model: String,
     /// As the sweep asks for it; the record says which one ran.
     pub engine: EngineKind,
+    /// The prompt's id in the sweep.
     pub prompt_id: String,
+    /// Counted from 1.
     pub run: u32,
-    pub status: Status,
-}
-
-/// What became of a cell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Status {
-    /// It has a record.
-    Done,
-    Failed,
-    Cancelled,
-    /// Neither record nor failure yet.
-    Pending,
-}
-
-impl Status {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-            Self::Pending => "pending",
-        }
-    }
-
-    /// A record is completion; without one, the latest failure decides.
-    pub fn of(record: bool, latest_failure: Option<&Failure>) -> Self {
-        match (record, latest_failure.map(|failure| failure.kind)) {
-            (true, _) => Self::Done,
-            (false, None) => Self::Pending,
-            (false, Some(FailureKind::Cancelled)) => Self::Cancelled,
-            (false, Some(_)) => Self::Failed,
-        }
-    }
+    /// What became of it.
+    pub status: CellStatus,
 }
 
 /// How many cells have which status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Counts {
+    /// All planned cells.
     pub cells: usize,
+    /// Cells with a record.
     pub done: usize,
+    /// Cells whose latest failure is no cancellation.
     pub failed: usize,
+    /// Cells whose latest failure is a cancellation.
     pub cancelled: usize,
+    /// Cells with neither record nor failure.
     pub pending: usize,
 }
 
 impl Counts {
-    pub fn of(statuses: impl IntoIterator<Item = Status>) -> Self {
+    /// Counts statuses.
+    pub fn of(statuses: impl IntoIterator<Item = CellStatus>) -> Self {
         let mut counts = Self::default();
         for status in statuses {
             counts.cells += 1;
             match status {
-                Status::Done => counts.done += 1,
-                Status::Failed => counts.failed += 1,
-                Status::Cancelled => counts.cancelled += 1,
-                Status::Pending => counts.pending += 1,
+                CellStatus::Done => counts.done += 1,
+                CellStatus::Failed => counts.failed += 1,
+                CellStatus::Cancelled => counts.cancelled += 1,
+                CellStatus::Pending => counts.pending += 1,
             }
         }
         counts
@@ -127,19 +109,31 @@ impl std::fmt::Display for Counts {
 }
 
 impl Collected {
+    /// How many cells have which status.
     pub fn counts(&self) -> Counts {
         Counts::of(self.rows.iter().map(|row| row.status))
     }
 
+    /// The record of a row; `None` unless it is done.
     pub fn record(&self, row: &Row) -> Option<&MetricsRecord> {
         self.records.get(&row.cell)
+    }
+
+    /// The name of what is compared: the model, and the engine where the sweep names several.
+    pub fn variant_name(&self, row: &Row) -> String {
+        let models = &self.plan.sweep.models;
+        let several = models.iter().any(|m| m.name == row.model && m.engines.len() > 1);
+        match several {
+            true => format!("{} · {}", row.model, row.engine.as_str()),
+            false => row.model.clone(),
+        }
     }
 
     /// The failure that decides the row's status; `None` for a row that is done or pending.
     pub fn failure(&self, row: &Row) -> Option<&Failure> {
         match row.status {
-            Status::Failed | Status::Cancelled => self.failures.get(&row.cell)?.last(),
-            Status::Done | Status::Pending => None,
+            CellStatus::Failed | CellStatus::Cancelled => self.failures.get(&row.cell)?.last(),
+            CellStatus::Done | CellStatus::Pending => None,
         }
     }
 }
@@ -158,7 +152,7 @@ pub fn rows(
             engine: planned.job.engine.engine,
             prompt_id: planned.cell.prompt_id.clone(),
             run: planned.cell.run,
-            status: Status::of(
+            status: CellStatus::of(
                 records.contains_key(&planned.cell.id),
                 failures.get(&planned.cell.id).and_then(|history| history.last()),
             ),

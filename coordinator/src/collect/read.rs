@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bakeoff_proto::{
-    CellId, Failure, MetricsRecord, SCHEMA_VERSION, SweepName, digest, document, names,
+    CellId, CellStatus, Failure, MetricsRecord, SCHEMA_VERSION, SweepName, digest, document, names,
 };
 use bakeoff_transport::store::{self, StoreError};
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStore;
 use serde::de::DeserializeOwned;
 
-use super::{Collected, Status, orphans, rows};
+use super::{Collected, orphans, rows};
 use crate::plan::{Plan, PlanError};
 
 /// Objects read at once.
@@ -21,18 +21,22 @@ const PARALLEL: usize = 16;
 /// Why a sweep cannot be read from the store.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    #[error("the store has no sweep `{name}`{}", hint(.known))]
+    #[error("unknown sweep `{name}`{}", hint(.known))]
     NoSuchSweep { name: SweepName, known: Vec<String> },
-    #[error("sweep.json of `{name}`: {source}")]
-    Plan { name: SweepName, source: PlanError },
+    #[error("sweep.json of `{name}`")]
+    Plan {
+        name: SweepName,
+        #[source]
+        source: PlanError,
+    },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 fn hint(known: &[String]) -> String {
     match known {
-        [] => ": it holds no sweep at all; check --store, or submit one first".to_owned(),
-        names => format!("; it holds {}", names.join(", ")),
+        [] => ": the store holds no sweeps; check --store, or submit one first".to_owned(),
+        names => format!("; the store holds {}", names.join(", ")),
     }
 }
 
@@ -73,7 +77,9 @@ pub async fn sweeps(store: &dyn ObjectStore) -> Result<Vec<SweepName>, ReadError
 /// what is open, without reading a record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Progress {
+    /// Cells with a record.
     pub recorded: BTreeSet<CellId>,
+    /// The latest generation at which each cell failed.
     pub failed: BTreeMap<CellId, u32>,
 }
 
@@ -95,22 +101,22 @@ pub async fn progress(store: &dyn ObjectStore, name: &SweepName) -> Result<Progr
 }
 
 /// The status of every cell in sweep order, without reading a record: only the failures of cells
-/// that have none are read, to tell failed from cancelled.
-pub async fn statuses(store: &dyn ObjectStore, plan: &Plan) -> Result<Vec<Status>, ReadError> {
+/// that have none are read, to distinguish failed from cancelled.
+pub async fn statuses(store: &dyn ObjectStore, plan: &Plan) -> Result<Vec<CellStatus>, ReadError> {
     let name = &plan.sweep.name;
     let progress = progress(store, name).await?;
     let mut statuses = Vec::with_capacity(plan.cell_count());
     for planned in plan.cells() {
         let cell = &planned.cell.id;
         let status = match progress.failed.get(cell) {
-            _ if progress.recorded.contains(cell) => Status::Done,
-            None => Status::Pending,
+            _ if progress.recorded.contains(cell) => CellStatus::Done,
+            None => CellStatus::Pending,
             Some(generation) => {
                 let key = names::failure_key(name, cell, *generation);
                 let bytes = store::read(store, &key).await?.unwrap_or_default();
                 // A failure that does not parse still is one.
                 parse::<Failure>(&key, &bytes)
-                    .map_or(Status::Failed, |failure| Status::of(false, Some(&failure)))
+                    .map_or(CellStatus::Failed, |failure| CellStatus::of(false, Some(&failure)))
             }
         };
         statuses.push(status);
@@ -221,7 +227,7 @@ async fn read_outputs(
             Some(output) => {
                 outputs.insert(record.cell.clone(), output.to_owned());
             }
-            None => problems.push(format!("{key} is shorter than the output its record tells of")),
+            None => problems.push(format!("{key} is shorter than the output named in its record")),
         }
     }
     Ok(outputs)
@@ -264,7 +270,8 @@ fn parse<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, String> {
     let version = value.get("schema_version").and_then(serde_json::Value::as_u64);
     if let Some(version) = version.filter(|version| *version > u64::from(SCHEMA_VERSION)) {
         return Err(format!(
-            "{key} has schema version {version}, this coordinator reads up to {SCHEMA_VERSION}: update it"
+            "{key} has schema version {version}, this coordinator reads up to {SCHEMA_VERSION}: \
+            update it"
         ));
     }
     serde_json::from_value(value).map_err(|error| format!("{key} does not parse: {error}"))

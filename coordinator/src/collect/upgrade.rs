@@ -1,4 +1,5 @@
-//! A store that the previous version wrote is collected by this one; what a later version wrote is told.
+//! A store that the previous version wrote is collected by this one; what a later version wrote is
+//! a problem.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ async fn what_the_previous_version_stored_is_collected() {
 }
 
 #[tokio::test]
-async fn what_a_later_version_stored_is_told_with_the_next_step() {
+async fn what_a_later_version_stored_is_reported_with_the_next_step() {
     let (objects, name) = previous().await;
     let cell = CellId::parse("3a53fcd46b76dd88").unwrap();
     let key = names::record_key(&name, &cell);
@@ -50,10 +51,10 @@ async fn what_a_later_version_stored_is_told_with_the_next_step() {
     let text = text.replace("\"schema_version\": 1,", &format!("\"schema_version\": {later},"));
     store::write(objects.as_ref(), &key, text.into()).await.unwrap();
     let collected = read::collect(objects.clone(), &name).await.unwrap();
-    let told = format!(
+    let problem = format!(
         "{key} has schema version {later}, this coordinator reads up to {SCHEMA_VERSION}: update it"
     );
-    assert_eq!(collected.problems, [told]);
+    assert_eq!(collected.problems, [problem]);
     // Its document must not be pruned for want of a record that can be read.
     assert_eq!(collected.orphans, Vec::<String>::new());
 

@@ -6,7 +6,7 @@ use clap::Args;
 use super::shared;
 use crate::collect::read;
 use crate::connect::Connections;
-use crate::error::Ending;
+use crate::error::{Ending, Error};
 use crate::publish;
 
 /// Drop a sweep's queued jobs and stop those being worked on
@@ -26,7 +26,7 @@ pub struct CancelArgs {
     json: bool,
 }
 
-pub async fn execute(args: CancelArgs) -> Result<Ending, anyhow::Error> {
+pub async fn execute(args: CancelArgs) -> Result<Ending, Error> {
     let store = args.connect.store().await?;
     let plan = read::plan(store.objects.as_ref(), &args.name).await?;
     let queue = args.connect.queue().await?;

@@ -17,7 +17,7 @@ use crate::check::score::count;
 use crate::check::{CheckReport, Verdict};
 use crate::collect::{Collected, Row, read};
 use crate::connect::{OpenStore, StoreOnly};
-use crate::error::{BadInput, Ending};
+use crate::error::{Ending, Error};
 use crate::sweep::{self, CheckSettings};
 
 /// Execute stored outputs in a sandbox: do they compile, import, pass a test?
@@ -52,7 +52,7 @@ pub struct CheckArgs {
     json: bool,
 }
 
-pub async fn execute(args: CheckArgs) -> Result<Ending, anyhow::Error> {
+pub async fn execute(args: CheckArgs) -> Result<Ending, Error> {
     let store = args.connect.store().await?;
     let collected = Arc::new(read::collect(store.objects.clone(), &args.name).await?);
     let settings = settings(&args, &collected)?;
@@ -89,18 +89,19 @@ pub async fn execute(args: CheckArgs) -> Result<Ending, anyhow::Error> {
         reports.insert(report.cell.clone(), report);
     }
     drop(running);
-    tell(&args, &collected, &reports, due.len(), &sandbox)?;
+    print_summary(&args, &collected, &reports, due.len(), &sandbox)?;
     Ok(Ending::Success)
 }
 
-fn settings(args: &CheckArgs, collected: &Collected) -> Result<CheckSettings, anyhow::Error> {
+fn settings(args: &CheckArgs, collected: &Collected) -> Result<CheckSettings, Error> {
     let (settings, origin) = match &args.sweep {
         Some(path) => (sweep::load(path)?.checks, path.display().to_string()),
         None => (collected.plan.sweep.checks.clone(), format!("the plan of {}", args.name)),
     };
     settings.ok_or_else(|| {
-        BadInput::error(format!(
-            "{origin} has no [checks], so nothing is executed: add [checks] to a sweep file and name it with --sweep FILE"
+        Error::Input(format!(
+            "{origin} has no [checks], so nothing is executed: add [checks] to a sweep file and \
+            name it with --sweep FILE"
         ))
     })
 }
@@ -119,20 +120,17 @@ fn check(
     settings: &CheckSettings,
     collected: &Collected,
     row: &Row,
-) -> Result<CheckReport, anyhow::Error> {
+) -> Result<CheckReport, Error> {
     let prompts = &collected.plan.sweep.prompts;
     let prompt = prompts.iter().find(|prompt| prompt.id == row.prompt_id);
     let (Some(prompt), Some(record)) = (prompt, collected.record(row)) else {
-        anyhow::bail!("cell {} has an output, but no prompt or record", row.cell);
+        let what = format!("cell {} has an output, but no prompt or record", row.cell);
+        return Err(Error::Inconsistent(what));
     };
     Ok(run::run(sandbox, settings, prompt, record, &collected.outputs[&row.cell])?)
 }
 
-async fn save(
-    store: &OpenStore,
-    name: &SweepName,
-    report: &CheckReport,
-) -> Result<(), anyhow::Error> {
+async fn save(store: &OpenStore, name: &SweepName, report: &CheckReport) -> Result<(), Error> {
     let mut json = serde_json::to_vec_pretty(report)?;
     json.push(b'\n');
     store::write(store.objects.as_ref(), &names::check_key(name, &report.cell), json.into())
@@ -140,13 +138,13 @@ async fn save(
     Ok(())
 }
 
-fn tell(
+fn print_summary(
     args: &CheckArgs,
     collected: &Collected,
     reports: &BTreeMap<CellId, CheckReport>,
     checked: usize,
     sandbox: &Sandbox,
-) -> Result<(), anyhow::Error> {
+) -> Result<(), Error> {
     let name = &args.name;
     let of = |row: &Row| reports.get(&row.cell);
     if args.json {
@@ -156,10 +154,10 @@ fn tell(
         }));
     }
     let outputs = shared::count(checked, "output", "outputs");
-    let walls = if sandbox.is_walled() { "in a sandbox" } else { "WITHOUT a sandbox" };
+    let how = if sandbox.is_isolated() { "in a sandbox" } else { "WITHOUT a sandbox" };
     let before = reports.len() - checked;
     let before = if before > 0 { format!(", {before} checked before") } else { String::new() };
-    println!("{name}: {outputs} checked {walls} with Python {}{before}", sandbox.python.version);
+    println!("{name}: {outputs} checked {how} with Python {}{before}", sandbox.python.version);
     let mut models: Vec<&str> = Vec::new();
     for row in collected.rows.iter().filter(|row| of(row).is_some()) {
         if !models.contains(&row.model.as_str()) {

@@ -8,7 +8,7 @@ use clap::Args;
 use super::shared;
 use crate::collect::read;
 use crate::connect::{OpenStore, StoreOnly};
-use crate::error::{BadInput, Ending};
+use crate::error::{Ending, Error};
 use crate::results;
 use crate::sweep::{self, ReportRules};
 
@@ -37,7 +37,7 @@ pub struct CollectArgs {
     json: bool,
 }
 
-pub async fn execute(args: CollectArgs) -> Result<Ending, anyhow::Error> {
+pub async fn execute(args: CollectArgs) -> Result<Ending, Error> {
     let store = args.connect.store().await?;
     if args.prune {
         prune(&store, &args.name).await?;
@@ -46,24 +46,20 @@ pub async fn execute(args: CollectArgs) -> Result<Ending, anyhow::Error> {
         Some(path) => Some(sweep::load(path)?.report),
         None => None,
     };
-    tell(&store, &args.name, rules, args.json).await
+    print_summary(&store, &args.name, rules, args.json).await
 }
 
-/// Collects, stores CSV and report, and tells where they are.
-pub async fn finish(
-    store: &OpenStore,
-    name: &SweepName,
-    json: bool,
-) -> Result<Ending, anyhow::Error> {
-    tell(store, name, None, json).await
+/// Collects, stores CSV and report, and prints where they are.
+pub async fn finish(store: &OpenStore, name: &SweepName, json: bool) -> Result<Ending, Error> {
+    print_summary(store, name, None, json).await
 }
 
-async fn tell(
+async fn print_summary(
     store: &OpenStore,
     name: &SweepName,
     rules: Option<ReportRules>,
     json: bool,
-) -> Result<Ending, anyhow::Error> {
+) -> Result<Ending, Error> {
     let (collected, outputs) = results::collect_by_rules(&store.objects, name, rules).await?;
     let counts = collected.counts();
     let locations: Vec<_> = outputs.iter().map(|output| store.location(&output.key)).collect();
@@ -103,11 +99,11 @@ async fn tell(
     Ok(shared::ending(&counts))
 }
 
-async fn prune(store: &OpenStore, name: &SweepName) -> Result<(), anyhow::Error> {
+async fn prune(store: &OpenStore, name: &SweepName) -> Result<(), Error> {
     let collected = read::collect(store.objects.clone(), name).await?;
     let pending = collected.counts().pending;
     if pending > 0 {
-        return Err(BadInput::error(format!(
+        return Err(Error::Input(format!(
             "{name} has {}: a file that no record names may be about to get one; \
              prune once the sweep has ended, or cancel it with `coordinator cancel {name}`",
             shared::count(pending, "pending cell", "pending cells")

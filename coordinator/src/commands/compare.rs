@@ -7,12 +7,12 @@ use super::shared;
 use crate::collect::read;
 use crate::compare;
 use crate::connect::StoreOnly;
-use crate::error::{BadInput, Ending};
+use crate::error::{Ending, Error};
 
 /// Compare two sweeps cell by cell; prints markdown for a pull request
 ///
-/// Cells are paired by model, engine, prompt and run. Exit code 1 if B is significantly worse than A
-/// beyond the threshold, 2 if the cells are not alike.
+/// Cells are paired by model, engine, prompt and run. Exit code 1 if B is significantly worse than
+/// A beyond the threshold, 2 if the cells are not alike.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
@@ -42,12 +42,11 @@ fn threshold(text: &str) -> Result<f64, String> {
     }
 }
 
-pub async fn execute(args: CompareArgs) -> Result<Ending, anyhow::Error> {
+pub async fn execute(args: CompareArgs) -> Result<Ending, Error> {
     let store = args.connect.store().await?;
     let a = read::collect(store.objects.clone(), &args.a).await?;
     let b = read::collect(store.objects.clone(), &args.b).await?;
-    let comparison = compare::compare(&a, &b, &args.across, args.threshold)
-        .map_err(|refused| BadInput::error(refused.to_string()))?;
+    let comparison = compare::compare(&a, &b, &args.across, args.threshold)?;
     if args.json {
         shared::print_json(&serde_json::json!({
             "comparison": comparison, "regressed": comparison.regressed(),

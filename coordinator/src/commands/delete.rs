@@ -10,7 +10,7 @@ use object_store::ObjectStore;
 use super::shared;
 use crate::collect::read;
 use crate::connect::Connections;
-use crate::error::{BadInput, Ending};
+use crate::error::{Ending, Error};
 
 /// Remove a sweep and all its results from the store
 ///
@@ -33,7 +33,7 @@ pub struct DeleteArgs {
     json: bool,
 }
 
-pub async fn execute(args: DeleteArgs) -> Result<Ending, anyhow::Error> {
+pub async fn execute(args: DeleteArgs) -> Result<Ending, Error> {
     let store = args.connect.store().await?;
     let name = &args.name;
     let keys = read::list(store.objects.as_ref(), name.as_str()).await?;
@@ -44,7 +44,7 @@ pub async fn execute(args: DeleteArgs) -> Result<Ending, anyhow::Error> {
     if args.connect.has_queue() {
         let open = args.connect.queue().await?.open_jobs(name).await?.len();
         if open > 0 {
-            return Err(BadInput::error(format!(
+            return Err(Error::Input(format!(
                 "{name} has {} in the queue: cancel it first with `coordinator cancel {name}`",
                 shared::count(open, "job", "jobs"),
             )));
@@ -69,7 +69,7 @@ async fn remove(
     objects: &dyn ObjectStore,
     name: &SweepName,
     mut keys: Vec<String>,
-) -> Result<(), anyhow::Error> {
+) -> Result<(), Error> {
     let plan = names::plan_key(name);
     keys.sort_by_key(|key| *key == plan);
     for key in keys {
@@ -78,9 +78,9 @@ async fn remove(
     Ok(())
 }
 
-fn confirmed(name: &SweepName, files: usize, location: &str) -> Result<bool, anyhow::Error> {
+fn confirmed(name: &SweepName, files: usize, location: &str) -> Result<bool, Error> {
     if !std::io::stdin().is_terminal() {
-        return Err(BadInput::error(format!(
+        return Err(Error::Input(format!(
             "deleting {name} needs a confirmation, and there is no terminal to ask on: add --yes"
         )));
     }

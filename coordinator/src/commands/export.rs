@@ -2,14 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use bakeoff_proto::SweepName;
 use clap::Args;
 
 use super::shared;
 use crate::collect::read;
 use crate::connect::StoreOnly;
-use crate::error::{BadInput, Ending};
+use crate::error::{Ending, Error};
 
 /// Copy all files of a sweep into a folder
 ///
@@ -33,7 +32,7 @@ pub struct ExportArgs {
     json: bool,
 }
 
-pub async fn execute(args: ExportArgs) -> Result<Ending, anyhow::Error> {
+pub async fn execute(args: ExportArgs) -> Result<Ending, Error> {
     let store = args.connect.store().await?;
     // Also the check that there is such a sweep.
     read::plan(store.objects.as_ref(), &args.name).await?;
@@ -57,20 +56,26 @@ pub async fn execute(args: ExportArgs) -> Result<Ending, anyhow::Error> {
     Ok(Ending::Success)
 }
 
-fn write(path: &Path, bytes: &[u8], force: bool) -> Result<(), anyhow::Error> {
+fn write(path: &Path, bytes: &[u8], force: bool) -> Result<(), Error> {
     match std::fs::read(path) {
         Ok(present) if present == bytes => return Ok(()),
         Ok(_) if !force => {
-            return Err(BadInput::error(format!(
-                "{} is there with other contents: export to an empty folder, or overwrite with --force",
+            return Err(Error::Input(format!(
+                "{} is there with other contents: export to an empty folder, or overwrite with \
+                --force",
                 path.display()
             )));
         }
         Ok(_) | Err(_) => {}
     }
     if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)
-            .with_context(|| format!("cannot make folder {}", parent.display()))?;
+        std::fs::create_dir_all(parent).map_err(|source| {
+            let what = format!("cannot make folder {}", parent.display());
+            Error::Local { what, source }
+        })?;
     }
-    std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+    std::fs::write(path, bytes).map_err(|source| {
+        let what = format!("cannot write {}", path.display());
+        Error::Local { what, source }
+    })
 }

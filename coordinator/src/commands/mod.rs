@@ -19,14 +19,16 @@ use bakeoff_transport::logging::LogArgs;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::error::Ending;
+use crate::error::{Ending, Error};
 
 /// Compares models on code generation: runs a sweep over workers, collects, reports.
 #[derive(Debug, Parser)]
 #[command(name = "coordinator", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
+    /// How to log.
     #[command(flatten)]
     pub logging: LogArgs,
+    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -42,6 +44,7 @@ Examples:
 
 Exit codes: 0 success; 1 failure; 2 usage or bad input; 3 the sweep finished with failed cells.";
 
+/// One command with its arguments.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(run::RunArgs),
@@ -67,7 +70,8 @@ pub enum Command {
 }
 
 impl Command {
-    pub async fn execute(self) -> Result<Ending, anyhow::Error> {
+    /// Runs the command.
+    pub async fn execute(self) -> Result<Ending, Error> {
         match self {
             Self::Run(args) => run::execute(args).await,
             Self::Plan(args) => plan::execute(args).await,

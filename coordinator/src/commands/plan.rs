@@ -10,9 +10,9 @@ use clap::Args;
 use super::shared;
 use crate::collect::read::{self, ReadError};
 use crate::connect::StoreOnly;
-use crate::error::Ending;
+use crate::error::{Ending, Error};
 use crate::forecast::{self, Device, Forecast};
-use crate::plan::{Plan, differences};
+use crate::plan::Plan;
 use crate::publish;
 
 /// Say what a sweep would run and need, without side effects
@@ -55,7 +55,7 @@ fn price(text: &str) -> Result<f64, String> {
     }
 }
 
-pub async fn execute(args: PlanArgs) -> Result<Ending, anyhow::Error> {
+pub async fn execute(args: PlanArgs) -> Result<Ending, Error> {
     let sweep = shared::load_sweep(Some(&args.sweep), args.rename.as_ref())?;
     let store = args.connect.store_if_named().await?;
     let objects = store.as_ref().map(|store| store.objects.as_ref());
@@ -65,11 +65,7 @@ pub async fn execute(args: PlanArgs) -> Result<Ending, anyhow::Error> {
     if let Some(store) = &store {
         if let Some(stored) = publish::stored_plan(store.objects.as_ref(), &plan.sweep.name).await?
         {
-            let found = differences(&stored, &plan);
-            if !found.is_empty() {
-                let name = plan.sweep.name.clone();
-                return Err(publish::DifferentPlan { name, differences: found }.into());
-            }
+            publish::DifferentPlan::check(&stored, &plan).map_err(publish::PublishError::from)?;
         }
         records = match read::collect(store.objects.clone(), &plan.sweep.name).await {
             Ok(collected) => collected.records,

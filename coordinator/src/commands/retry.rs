@@ -6,7 +6,7 @@ use clap::Args;
 use super::shared;
 use crate::collect::read;
 use crate::connect::{Connections, QueueArgs};
-use crate::error::Ending;
+use crate::error::{Ending, Error};
 use crate::publish::{self, Scope};
 
 /// Queue the failed and cancelled cells of a sweep again
@@ -29,7 +29,7 @@ pub struct RetryArgs {
     json: bool,
 }
 
-pub async fn execute(args: RetryArgs) -> Result<Ending, anyhow::Error> {
+pub async fn execute(args: RetryArgs) -> Result<Ending, Error> {
     let store = args.connect.store().await?;
     let plan = read::plan(store.objects.as_ref(), &args.name).await?;
     let queue = args.connect.queue().await?;

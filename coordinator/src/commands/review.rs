@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context;
 use bakeoff_proto::{SweepName, names};
 use clap::Args;
 
 use crate::collect::{Collected, read};
 use crate::connect::{OpenStore, StoreOnly};
-use crate::error::{BadInput, Ending};
-use crate::review::{self, Reviews, push, web};
+use crate::error::{Ending, Error};
+use crate::review::{self, Reviews, push};
+use crate::review_page::{self, notes};
 
 /// Review the outputs of a sweep without knowing which model made them
 ///
@@ -45,11 +45,11 @@ pub struct ReviewArgs {
     push: bool,
 }
 
-pub async fn execute(args: ReviewArgs) -> Result<Ending, anyhow::Error> {
+pub async fn execute(args: ReviewArgs) -> Result<Ending, Error> {
     let store = args.connect.store().await?;
     let collected = read::collect(store.objects.clone(), &args.name).await?;
     if collected.outputs.is_empty() {
-        return Err(BadInput::error(format!(
+        return Err(Error::Input(format!(
             "{} has no finished output yet: there is nothing to review",
             args.name
         )));
@@ -68,12 +68,15 @@ pub async fn execute(args: ReviewArgs) -> Result<Ending, anyhow::Error> {
         );
         return Ok(Ending::Success);
     }
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", args.port))
-        .await
-        .with_context(|| format!("cannot listen on 127.0.0.1:{}", args.port))?;
-    let address = listener.local_addr().context("the page has no address")?;
+    let listener =
+        tokio::net::TcpListener::bind(("127.0.0.1", args.port)).await.map_err(|source| {
+            let what = format!("cannot listen on 127.0.0.1:{}", args.port);
+            Error::Local { what, source }
+        })?;
+    let address = listener.local_addr()?;
     println!("review at http://{address}/ (saved to {file} at once; Ctrl-C ends)");
-    let page = web::Page::new(Arc::new(collected), reviews, args.reviewer, args.file, address);
+    let page =
+        review_page::Page::new(Arc::new(collected), reviews, args.reviewer, args.file, address);
     let stop = async {
         // Without a signal handler the process ends by the signal itself.
         let _ = tokio::signal::ctrl_c().await;
@@ -83,7 +86,7 @@ pub async fn execute(args: ReviewArgs) -> Result<Ending, anyhow::Error> {
 }
 
 /// The local file if there is one, else what is stored, else blanks for this reviewer.
-fn local(args: &ReviewArgs, collected: &Collected) -> Result<Reviews, anyhow::Error> {
+fn local(args: &ReviewArgs, collected: &Collected) -> Result<Reviews, Error> {
     let sweep = collected.plan.sweep.name.as_str();
     let mut reviews = match std::fs::read_to_string(&args.file) {
         Ok(text) => review::parse(&text, &args.file.display().to_string(), collected)?,
@@ -95,13 +98,15 @@ fn local(args: &ReviewArgs, collected: &Collected) -> Result<Reviews, anyhow::Er
                 reviews: Vec::new(),
             },
         },
-        Err(error) => {
-            return Err(error).with_context(|| format!("cannot read {}", args.file.display()));
+        Err(source) => {
+            let what = format!("cannot read {}", args.file.display());
+            return Err(Error::Local { what, source });
         }
     };
     if let Some(seed) = args.seed.filter(|seed| *seed != reviews.seed) {
-        return Err(BadInput::error(format!(
-            "--seed {seed} is not the seed of the reviews that exist ({}): leave it out, or name another --file",
+        return Err(Error::Input(format!(
+            "--seed {seed} is not the seed of the reviews that exist ({}): leave it out, or name \
+            another --file",
             reviews.seed
         )));
     }
@@ -109,23 +114,25 @@ fn local(args: &ReviewArgs, collected: &Collected) -> Result<Reviews, anyhow::Er
     Ok(reviews)
 }
 
-fn write_file(path: &Path, reviews: &Reviews, collected: &Collected) -> Result<(), anyhow::Error> {
+fn write_file(path: &Path, reviews: &Reviews, collected: &Collected) -> Result<(), Error> {
     let report = crate::report::build(collected, &[]);
-    let text = review::file::render(reviews, &review::notes(reviews.seed, &report));
-    web::save(path, &text).with_context(|| format!("cannot write {}", path.display()))
+    let text = review::file::render(reviews, &notes::by_output(reviews.seed, &report));
+    review_page::save(path, &text).map_err(|source| {
+        let what = format!("cannot write {}", path.display());
+        Error::Local { what, source }
+    })
 }
 
 async fn push_file(
     args: &ReviewArgs,
     store: &OpenStore,
     collected: &Collected,
-) -> Result<Ending, anyhow::Error> {
+) -> Result<Ending, Error> {
     let origin = args.file.display().to_string();
-    let text = std::fs::read_to_string(&args.file).map_err(|error| {
-        BadInput::error(format!(
-            "cannot read {origin}: {error}; make it with: coordinator review {}",
-            args.name
-        ))
+    let text = std::fs::read_to_string(&args.file).map_err(|source| {
+        let what =
+            format!("cannot read {origin}; make it first with `coordinator review {}`", args.name);
+        Error::InputFile { what, source }
     })?;
     let mine = review::parse(&text, &origin, collected)?;
     let key = names::reviews_key(&args.name);

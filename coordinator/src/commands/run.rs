@@ -11,7 +11,7 @@ use super::{collect, shared};
 use crate::collect::Counts;
 use crate::collect::read;
 use crate::connect::{Connections, OpenStore, QueueArgs};
-use crate::error::Ending;
+use crate::error::{Ending, Error};
 use crate::plan::Plan;
 use crate::publish::{self, Scope};
 use crate::watch::{self, WatchOptions, Watched};
@@ -41,7 +41,8 @@ pub struct RunArgs {
     connect: Connections,
     #[command(flatten)]
     queue: QueueArgs,
-    /// Without --nats: auto, cpu or cuda:N; auto is the first GPU, if this build can use one and one is there
+    /// Without --nats: auto, cpu or cuda:N; auto is the first GPU, if this build can use one and
+    /// one is there
     #[cfg(feature = "embedded")]
     #[arg(long, env = "BAKEOFF_DEVICE", default_value = "auto")]
     device: bakeoff_worker::engine_models::DeviceChoice,
@@ -50,7 +51,7 @@ pub struct RunArgs {
     json: bool,
 }
 
-pub async fn execute(args: RunArgs) -> Result<Ending, anyhow::Error> {
+pub async fn execute(args: RunArgs) -> Result<Ending, Error> {
     let sweep = shared::load_sweep(args.sweep.as_deref(), args.rename.as_ref())?;
     let embedded = !args.connect.has_queue();
     if embedded {
@@ -104,20 +105,17 @@ async fn publish_and_watch(
     store: &OpenStore,
     plan: &Plan,
     embedded: bool,
-) -> Result<Watched, anyhow::Error> {
+) -> Result<Watched, Error> {
     let settings = args.queue.settings();
     let scope = if args.retry { Scope::Retry } else { Scope::Open };
     publish::publish(queue.as_ref(), store.objects.as_ref(), plan, &settings, scope).await?;
     let options = WatchOptions { republish: Some(settings), embedded };
-    watch::watch(queue, store.objects.clone(), plan, &options, shared::interrupted()).await
+    let objects = store.objects.clone();
+    Ok(watch::watch(queue, objects, plan, &options, shared::interrupted()).await)
 }
 
 #[cfg(feature = "embedded")]
-async fn run_here(
-    args: &RunArgs,
-    store: &OpenStore,
-    plan: &Plan,
-) -> Result<Watched, anyhow::Error> {
+async fn run_here(args: &RunArgs, store: &OpenStore, plan: &Plan) -> Result<Watched, Error> {
     crate::embedded::with_worker(store.objects.clone(), args.device, |queue| {
         publish_and_watch(args, queue, store, plan, true)
     })
@@ -125,12 +123,10 @@ async fn run_here(
 }
 
 #[cfg(not(feature = "embedded"))]
-async fn run_here(
-    _args: &RunArgs,
-    _store: &OpenStore,
-    _plan: &Plan,
-) -> Result<Watched, anyhow::Error> {
-    Err(crate::error::BadInput::error(
-        "this coordinator was built without a worker inside: name a broker with --nats, and start workers beside it",
+async fn run_here(_args: &RunArgs, _store: &OpenStore, _plan: &Plan) -> Result<Watched, Error> {
+    Err(Error::Input(
+        "this coordinator was built without a worker inside: name a broker with --nats, and start \
+        workers beside it"
+            .to_owned(),
     ))
 }

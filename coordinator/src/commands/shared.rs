@@ -2,19 +2,19 @@
 
 use std::path::Path;
 
-use bakeoff_model::{ModelSource};
-use bakeoff_proto::{SweepName};
+use bakeoff_model::ModelSource;
+use bakeoff_proto::SweepName;
 use object_store::ObjectStore;
 use serde::Serialize;
 
 use crate::collect::Counts;
-use crate::error::{BadInput, Ending};
+use crate::error::{Ending, Error};
 use crate::plan::Plan;
 use crate::sweep::{self, Sweep};
 use crate::{hub, publish};
 
 /// Reads a sweep, or the demo where there is none, under another name if one is given.
-pub fn load_sweep(path: Option<&Path>, rename: Option<&SweepName>) -> Result<Sweep, anyhow::Error> {
+pub fn load_sweep(path: Option<&Path>, rename: Option<&SweepName>) -> Result<Sweep, Error> {
     let mut sweep = match path {
         Some(path) => sweep::load(path)?,
         None => sweep::demo(),
@@ -30,7 +30,7 @@ pub fn load_sweep(path: Option<&Path>, rename: Option<&SweepName>) -> Result<Swe
 pub async fn make_plan(
     sweep: Sweep,
     store: Option<&dyn ObjectStore>,
-) -> Result<(Plan, Vec<String>), anyhow::Error> {
+) -> Result<(Plan, Vec<String>), Error> {
     let frozen = match store {
         Some(store) => publish::stored_plan(store, &sweep.name).await?,
         None => None,
@@ -40,12 +40,12 @@ pub async fn make_plan(
 }
 
 /// For a run on this machine: every model folder must be here.
-pub fn check_folders(sweep: &Sweep) -> Result<(), anyhow::Error> {
+pub fn check_folders(sweep: &Sweep) -> Result<(), Error> {
     for model in &sweep.models {
         if let ModelSource::Path { path } = &model.source
             && !Path::new(path).join("config.json").is_file()
         {
-            return Err(BadInput::error(format!(
+            return Err(Error::Input(format!(
                 "model folder {path} has no config.json: `path` names the folder of a checkpoint"
             )));
         }
@@ -61,7 +61,7 @@ pub fn warn(notes: &[String]) {
 }
 
 /// One JSON value on stdout.
-pub fn print_json(value: &impl Serialize) -> Result<(), anyhow::Error> {
+pub fn print_json(value: &impl Serialize) -> Result<(), Error> {
     println!("{}", serde_json::to_string_pretty(value)?);
     Ok(())
 }
@@ -76,7 +76,7 @@ pub fn count(n: usize, one: &str, many: &str) -> String {
     if n == 1 { format!("1 {one}") } else { format!("{n} {many}") }
 }
 
-/// Completes when the user presses Ctrl-C or the process is told to end.
+/// Completes when the user presses Ctrl-C or the process receives SIGTERM.
 pub async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
     match signal(SignalKind::terminate()) {

@@ -7,7 +7,7 @@ use object_store::ObjectStore;
 use super::shared;
 use crate::collect::{Counts, read};
 use crate::connect::Connections;
-use crate::error::Ending;
+use crate::error::{Ending, Error};
 
 /// List the sweeps in the store, or the jobs of one
 ///
@@ -27,7 +27,7 @@ pub struct StatusArgs {
     json: bool,
 }
 
-pub async fn execute(args: StatusArgs) -> Result<Ending, anyhow::Error> {
+pub async fn execute(args: StatusArgs) -> Result<Ending, Error> {
     let store = args.connect.store().await?;
     match &args.name {
         None => list(&args, store.objects.as_ref()).await,
@@ -35,7 +35,7 @@ pub async fn execute(args: StatusArgs) -> Result<Ending, anyhow::Error> {
     }
 }
 
-async fn list(args: &StatusArgs, store: &dyn ObjectStore) -> Result<Ending, anyhow::Error> {
+async fn list(args: &StatusArgs, store: &dyn ObjectStore) -> Result<Ending, Error> {
     let mut sweeps = Vec::new();
     for name in read::sweeps(store).await? {
         let plan = read::plan(store, &name).await?;
@@ -62,7 +62,7 @@ async fn one(
     args: &StatusArgs,
     store: &dyn ObjectStore,
     name: &SweepName,
-) -> Result<Ending, anyhow::Error> {
+) -> Result<Ending, Error> {
     let plan = read::plan(store, name).await?;
     let statuses = read::statuses(store, &plan).await?;
     let counts = Counts::of(statuses.iter().copied());

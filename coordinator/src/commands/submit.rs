@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::shared;
 use crate::connect::{Connections, QueueArgs};
-use crate::error::Ending;
+use crate::error::{Ending, Error};
 use crate::publish::{self, Frozen, Scope};
 
 /// Put a sweep's jobs on the queue, and return
@@ -34,7 +34,7 @@ pub struct SubmitArgs {
     json: bool,
 }
 
-pub async fn execute(args: SubmitArgs) -> Result<Ending, anyhow::Error> {
+pub async fn execute(args: SubmitArgs) -> Result<Ending, Error> {
     let sweep = shared::load_sweep(Some(&args.sweep), args.rename.as_ref())?;
     let store = args.connect.store().await?;
     let (plan, notes) = shared::make_plan(sweep, Some(store.objects.as_ref())).await?;
@@ -56,7 +56,8 @@ pub async fn execute(args: SubmitArgs) -> Result<Ending, anyhow::Error> {
     }
     let state = if frozen == Frozen::New { "new" } else { "resumed" };
     println!(
-        "{name} ({state}): {} in {}: {} published, {} queued before, {} done, {} failed or cancelled",
+        "{name} ({state}): {} in {}: {} published, {} queued before, {} done, {} failed or \
+        cancelled",
         shared::count(plan.cell_count(), "cell", "cells"),
         shared::count(plan.jobs.len(), "job", "jobs"),
         outcome.published,

@@ -6,7 +6,7 @@ use clap::Args;
 use super::{collect, shared};
 use crate::collect::read;
 use crate::connect::Connections;
-use crate::error::Ending;
+use crate::error::{Ending, Error};
 use crate::watch::{self, WatchOptions, Watched};
 
 /// Show a sweep's progress until it has ended, then collect it
@@ -27,13 +27,13 @@ pub struct WatchArgs {
     json: bool,
 }
 
-pub async fn execute(args: WatchArgs) -> Result<Ending, anyhow::Error> {
+pub async fn execute(args: WatchArgs) -> Result<Ending, Error> {
     let store = args.connect.store().await?;
     let plan = read::plan(store.objects.as_ref(), &args.name).await?;
     let queue = args.connect.queue().await?;
     let options = WatchOptions { republish: None, embedded: false };
     let objects = store.objects.clone();
-    match watch::watch(queue, objects, &plan, &options, shared::interrupted()).await? {
+    match watch::watch(queue, objects, &plan, &options, shared::interrupted()).await {
         Watched::Finished => collect::finish(&store, &args.name, args.json).await,
         Watched::Interrupted => {
             eprintln!(

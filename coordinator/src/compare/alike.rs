@@ -33,6 +33,8 @@ pub const FIELDS: [&str; 17] = [
 pub struct Across<'a>(&'a [String]);
 
 impl<'a> Across<'a> {
+    /// # Errors
+    /// A field that sweeps do not have.
     pub fn new(fields: &'a [String]) -> Result<Self, Refused> {
         match fields.iter().find(|field| !FIELDS.contains(&field.as_str())) {
             Some(found) => Err(Refused::UnknownField { found: found.clone() }),
@@ -40,6 +42,7 @@ impl<'a> Across<'a> {
         }
     }
 
+    /// Whether `--across` names the field itself.
     pub fn has(self, field: &str) -> bool {
         self.0.iter().any(|named| named == field)
     }
@@ -115,7 +118,7 @@ pub fn check(
     let mine = facts(a, x);
     for ((field, a), (_, b)) in mine.into_iter().zip(facts(b, y)) {
         if a != b && !across.allows(field) {
-            let (a, b) = told(&a, &b);
+            let (a, b) = differing_parts(&a, &b);
             return Err(Refused::Unlike { field, a, b, cell: key.to_string() });
         }
     }
@@ -165,7 +168,7 @@ fn json(value: &impl serde::Serialize) -> String {
 }
 
 /// Two long values around the place where they part.
-fn told(a: &str, b: &str) -> (String, String) {
+fn differing_parts(a: &str, b: &str) -> (String, String) {
     const BEFORE: usize = 20;
     const AFTER: usize = 40;
     let same = a.chars().zip(b.chars()).take_while(|(x, y)| x == y).count();

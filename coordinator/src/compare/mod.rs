@@ -1,9 +1,9 @@
-//! Two sweeps cell by cell: paired differences with intervals, and a refusal where the cells are not
-//! alike. Pure.
+//! Two sweeps cell by cell: paired differences with intervals, and a refusal where the cells are
+//! not alike. Pure.
 //!
 //! - [`alike`]: partners, and what must be equal in them
-//! - [`sample`]: the changes of one figure, and what they prove
-//! - [`render`](mod@render): markdown for a pull request
+//! - `sample`: the changes of one figure, and what they prove
+//! - `render`: markdown for a pull request
 
 pub mod alike;
 mod render;
@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::collect::{Collected, Row};
 use crate::report;
+use crate::report::build::measures;
 use crate::report::model::{CellFacts, Measure};
 use alike::{Across, Cell, FIELDS, Key};
 pub use render::render;
@@ -24,18 +25,21 @@ use sample::{Rules, Sample, Scale};
 /// Why two sweeps are not compared.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    #[error("`{found}` is no field that sweeps can differ in; there are {}", FIELDS.join(", "))]
+    #[error("unknown field `{found}`: expected {}", FIELDS.join(", "))]
     UnknownField { found: String },
     #[error(
-        "the sweeps differ in {field}: {a} against {b} ({cell}); compare like with like, or say `--across {field}`"
+        "the sweeps differ in {field}: {a} against {b} ({cell}); compare like with like, or add \
+        `--across {field}`"
     )]
     Unlike { field: &'static str, a: String, b: String, cell: String },
     #[error(
-        "in {sweep}, {first} and {second} would both be the partner for {cell}: across models or engines, each sweep may have only one"
+        "in {sweep}, {first} and {second} would both be the partner for {cell}: across models or \
+        engines, each sweep may have only one"
     )]
     Ambiguous { sweep: String, first: String, second: String, cell: String },
     #[error(
-        "no finished cell of {a} has a partner in {b}: they share no model, prompt and run (compare other models with `--across model`)"
+        "no finished cell of {a} has a partner in {b}: they share no model, prompt and run \
+        (compare other models with `--across model`)"
     )]
     NothingPaired { a: String, b: String },
 }
@@ -53,18 +57,27 @@ pub enum Basis {
 /// One measured difference of one model.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Difference {
+    /// Model, and engine where several ran.
     pub variant: String,
+    /// Name and unit.
     pub metric: String,
     /// Means over the pairs.
     pub a: f64,
+    /// As [`Self::a`], of the second sweep.
     pub b: f64,
     /// Change from A to B in percent, or in points of 100 of the quality's scale.
     pub change: f64,
+    /// The change is in points, not in percent.
     pub points: bool,
+    /// Lower end of the 95 % interval; `None` for a single pair.
     pub low: Option<f64>,
+    /// Upper end of it.
     pub high: Option<f64>,
+    /// Pairs of cells.
     pub pairs: usize,
+    /// By what it is judged.
     pub basis: Basis,
+    /// It is not noise, by [`Self::basis`].
     pub significant: bool,
     /// Significant, for the worse, and beyond the threshold.
     pub regression: bool,
@@ -73,8 +86,11 @@ pub struct Difference {
 /// A cell that is finished in one sweep only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Missing {
+    /// Model, engine, prompt and run.
     pub cell: String,
+    /// The sweep in which it is finished.
     pub done_in: String,
+    /// The sweep in which it is not.
     pub missing_in: String,
     /// `failed`, `cancelled`, `pending`, or `not planned`.
     pub status: &'static str,
@@ -83,17 +99,26 @@ pub struct Missing {
 /// The comparison of two sweeps.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
+    /// The sweep compared with.
     pub a: String,
+    /// As [`Self::a`], of the second sweep.
     pub b: String,
+    /// Fields in which the sweeps may differ.
     pub across: Vec<String>,
+    /// A regression is worse by more than this, in percent.
     pub threshold_pct: f64,
+    /// A single pair counts beyond this, in percent.
     pub margin_pct: f64,
+    /// Pairs of cells.
     pub pairs: usize,
+    /// Cells without a partner.
     pub missing: Vec<Missing>,
+    /// By model, then metric.
     pub differences: Vec<Difference>,
 }
 
 impl Comparison {
+    /// Whether any difference is a regression.
     pub fn regressed(&self) -> bool {
         self.differences.iter().any(|difference| difference.regression)
     }
@@ -134,7 +159,7 @@ pub fn compare(
     for (key, x) in &of_a {
         let Some(y) = of_b.get(key) else { continue };
         alike::check(key, (a, *x), (b, *y), named)?;
-        pairs.push(Pair { variant: report::build::variant_name(a, x.row), a: *x, b: *y });
+        pairs.push(Pair { variant: a.variant_name(x.row), a: *x, b: *y });
     }
     // In the order of A's sweep, not of names.
     pairs.sort_by_key(|pair| pair.a.index);
@@ -233,9 +258,12 @@ fn differences(a: &Collected, b: &Collected, pairs: &[Pair<'_>], rules: Rules) -
 
 fn quality(cell: &CellFacts, measure: Measure) -> Option<f64> {
     match measure {
-        Measure::Stars => report::build::stars(cell),
+        Measure::Stars => measures::stars(cell),
         Measure::PassRate => cell.passes.map(|passes| f64::from(u8::from(passes))),
-        Measure::Evidence => report::build::evidence(cell),
+        Measure::Evidence => measures::evidence(cell),
         Measure::None => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,11 +3,12 @@
 use std::fmt::Write;
 
 use super::{Basis, Comparison, Difference, Missing};
-use crate::report::markdown_text as text;
+use crate::report::render::escape::text;
 
 /// Cells without a partner that are named; the rest is counted.
 const NAMED: usize = 10;
 
+/// The comparison as markdown.
 pub fn render(comparison: &Comparison) -> String {
     let mut out = format!("## {} → {}\n\n", text(&comparison.a), text(&comparison.b));
     let regressions = comparison.differences.iter().filter(|d| d.regression).count();
@@ -29,7 +30,10 @@ pub fn render(comparison: &Comparison) -> String {
         "{verdict} {pairs}{across}. A regression is significant and worse by more than {} %.\n",
         comparison.threshold_pct
     );
-    out.push_str("| model | metric | A | B | change | 95 % interval | verdict |\n|---|---|--:|--:|--:|---|---|\n");
+    out.push_str(
+        "| model | metric | A | B | change | 95 % interval | verdict \
+    |\n|---|---|--:|--:|--:|---|---|\n",
+    );
     for difference in &comparison.differences {
         row(&mut out, difference, comparison.margin_pct);
     }
@@ -97,15 +101,21 @@ fn missing(out: &mut String, missing: &[Missing]) {
 
 fn notes(out: &mut String, comparison: &Comparison) {
     let intervals = comparison.differences.iter().filter(|d| d.basis == Basis::Interval).count();
-    out.push_str("\nSpeed, memory and energy: geometric mean of B / A over the pairs; quality: mean difference. ");
     out.push_str(
-        "Intervals: the wider of a percentile bootstrap (2,000 resamples, fixed seed) and Student's t; from five prompts on over the means of each prompt, else over the pairs, and then valid for these prompts only.",
+        "\nSpeed, memory and energy: geometric mean of B / A over the pairs; quality: \
+    mean difference. ",
+    );
+    out.push_str(
+        "Intervals: the wider of a percentile bootstrap (2,000 resamples, fixed seed) and \
+        Student's t; from five prompts on over the means of each prompt, else over the pairs, and \
+        then valid for these prompts only.",
     );
     if intervals > 1 {
         let expected = intervals as f64 * 0.05;
         let _ = write!(
             out,
-            " {intervals} intervals at 95 %: were A and B the same, about {expected:.1} of them would still exclude no change."
+            " {intervals} intervals at 95 %: were A and B the same, about {expected:.1} of them \
+            would still exclude no change."
         );
     }
     out.push('\n');

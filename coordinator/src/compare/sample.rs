@@ -8,7 +8,7 @@ use crate::stats::{self, mean};
 /// From so many prompts on, the prompts are the sample: their means stand for the pairs.
 const PROMPTS_AS_SAMPLE: usize = 5;
 
-/// How changes are taken and told.
+/// How changes are computed and shown.
 #[derive(Debug, Clone, Copy)]
 pub enum Scale {
     /// By ratios, taken as logarithms.
@@ -67,7 +67,7 @@ impl Sample {
         scale: Scale,
         rules: Rules,
     ) -> Difference {
-        let told = |change: f64| match scale {
+        let shown = |change: f64| match scale {
             Scale::Percent { .. } => (change.exp() - 1.0) * 100.0,
             Scale::Points { .. } => change,
         };
@@ -75,8 +75,8 @@ impl Sample {
             Scale::Percent { .. } => value,
             Scale::Points { full } => value / full * 100.0,
         };
-        let change = told(self.change);
-        let interval = self.interval.map(|(low, high)| (told(low), told(high)));
+        let change = shown(self.change);
+        let interval = self.interval.map(|(low, high)| (shown(low), shown(high)));
         let (basis, significant) = match interval {
             Some((low, high)) => (Basis::Interval, low > 0.0 || high < 0.0),
             None => (Basis::Margin, change.abs() > rules.margin_pct),

@@ -23,19 +23,26 @@ const TEMPLATE_TOKENS: usize = 64;
 /// The device that a plan is checked against.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Device {
+    /// `None`: no limit is known.
     pub gpu: Option<&'static GpuSpec>,
+    /// In any currency.
     pub price_per_gpu_hour: Option<f64>,
 }
 
 /// What one job needs.
 #[derive(Debug, Clone)]
 pub struct JobForecast {
+    /// Planned cells.
     pub cells: usize,
+    /// Cells with a record.
     pub done: usize,
+    /// The model's shape, where its configuration is at hand.
     pub shape: Option<ModelShape>,
     /// Bytes of the checkpoint; `None` where nothing is downloaded or the shape is unknown.
     pub download_bytes: Option<u64>,
+    /// Device memory by formula.
     pub ledger: Option<Ledger>,
+    /// Time per output token, in ms.
     pub tpot_ms: Option<Tpot>,
     /// Seconds for the open cells if each uses all its `max_new_tokens`.
     pub seconds_at_most: Option<f64>,
@@ -53,6 +60,7 @@ pub enum Tpot {
 }
 
 impl Tpot {
+    /// The time, in ms.
     pub fn ms(self) -> f64 {
         match self {
             Self::Measured(ms) | Self::Predicted(ms) => ms,
@@ -69,6 +77,7 @@ pub struct Forecast {
     pub download_bytes: u64,
     /// At most; `None` where no speed is known for some open job.
     pub gpu_hours_at_most: Option<f64>,
+    /// In the currency of the price.
     pub cost_at_most: Option<f64>,
 }
 
@@ -111,14 +120,15 @@ fn forecast_job(
         }
     };
     let context = job.cells.iter().map(context_tokens).max().unwrap_or(0);
-    let ledger = shape.as_ref().map(|shape| {
-        Ledger::plan(shape, &job.engine, context, 1, device.gpu.map(GpuSpec::memory))
-    });
+    let ledger = shape
+        .as_ref()
+        .map(|shape| Ledger::plan(shape, &job.engine, context, 1, device.gpu.map(GpuSpec::memory)));
     if let Some(shape) = &shape {
         let asked = job.cells.iter().map(|c| c.generation.max_new_tokens).max().unwrap_or(0);
         if asked as usize >= shape.max_context {
             notes.push(format!(
-                "max_new_tokens = {asked} leaves no room for a prompt: the context is {} tokens, these cells will fail",
+                "max_new_tokens = {asked} leaves no room for a prompt: the context is {} tokens, \
+                these cells will fail",
                 shape.max_context
             ));
         }

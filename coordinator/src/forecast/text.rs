@@ -6,7 +6,7 @@ use bakeoff_model::ModelSource;
 
 use super::{Device, Forecast, JobForecast, PREDICTED_EFFICIENCY, Tpot};
 use crate::plan::{Plan, PlannedJob};
-use crate::watch::board::{duration, gigabytes};
+use crate::units::{duration, gigabytes};
 
 /// The dry run's output. Ends with a line break.
 pub fn render(plan: &Plan, forecast: &Forecast, device: Device) -> String {

@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::Plan;
-use crate::sweep::shorten;
+use crate::toml_file::words::shorten;
 
-/// At most this many differences are told.
-const TOLD: usize = 5;
+/// At most this many differences are listed.
+const LISTED: usize = 5;
 
 /// One sentence per difference; empty if the plans are the same.
 pub fn differences(stored: &Plan, new: &Plan) -> Vec<String> {
@@ -21,8 +21,8 @@ pub fn differences(stored: &Plan, new: &Plan) -> Vec<String> {
             "the sweeps are the same, but this version plans them into other jobs".to_owned(),
         );
     }
-    let more = found.len().saturating_sub(TOLD);
-    found.truncate(TOLD);
+    let more = found.len().saturating_sub(LISTED);
+    found.truncate(LISTED);
     if more > 0 {
         found.push(format!("and {more} more"));
     }

@@ -5,8 +5,8 @@ mod difference;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use bakeoff_proto::job::run_seed;
 use bakeoff_model::{EngineSettings, Format, ModelSource, ModelSpec};
+use bakeoff_proto::job::run_seed;
 use bakeoff_proto::limits::MAX_JOB_BYTES;
 use bakeoff_proto::{Cell, CellId, Job, SCHEMA_VERSION, names, newer_schema};
 use schemars::JsonSchema;
@@ -18,7 +18,9 @@ pub use difference::differences;
 /// `sweep.json`: the frozen plan. Everything that collecting and reporting need is inside.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Plan {
+    /// Version of this document, see [`SCHEMA_VERSION`].
     pub schema_version: u32,
+    /// The sweep, complete.
     pub sweep: Sweep,
     /// Commits of the hub's models by `id@revision`. A model without an entry runs at the revision
     /// as the sweep names it.
@@ -33,35 +35,43 @@ pub type Revisions = BTreeMap<String, String>;
 /// A job and the name its model has in the sweep.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PlannedJob {
+    /// The model's name in the sweep.
     pub model_name: String,
+    /// The job as the queue has it.
     pub job: Job,
 }
 
 /// One cell with what surrounds it.
 #[derive(Debug, Clone, Copy)]
 pub struct PlannedCell<'a> {
+    /// The model's name in the sweep.
     pub model_name: &'a str,
+    /// The job as the queue has it.
     pub job: &'a Job,
+    /// The cell itself.
     pub cell: &'a Cell,
 }
 
 /// Why a valid sweep has no plan.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     #[error(
-        "models `{first}` and `{second}` have a cell in common: they would overwrite each other; let them differ in a setting, or remove one"
+        "models `{first}` and `{second}` have a cell in common: they would overwrite each other; \
+        let them differ in a setting, or remove one"
     )]
     SharedCell { first: String, second: String },
     #[error(
-        "a job of model `{model}` is {bytes} bytes, a message holds at most {MAX_JOB_BYTES}: set `cells_per_job` in [queue] to a smaller number, or shorten the prompts"
+        "a job of model `{model}` is {bytes} bytes, a message holds at most {MAX_JOB_BYTES}: set \
+        `cells_per_job` in [queue] to a smaller number, or shorten the prompts"
     )]
     TooLarge { model: String, bytes: usize },
     #[error(
-        "the stored plan has schema version {found}, this coordinator reads up to {SCHEMA_VERSION}: update it"
+        "the stored plan has schema version {found}, this coordinator reads up to \
+        {SCHEMA_VERSION}: update it"
     )]
     TooNew { found: u64 },
-    #[error("the stored plan does not parse: {message}")]
-    Malformed { message: String },
+    #[error("the stored plan does not parse")]
+    Malformed(#[source] serde_json::Error),
 }
 
 /// Key of a hub model in [`Revisions`].
@@ -110,8 +120,7 @@ impl Plan {
         if let Some(found) = newer_schema(bytes) {
             return Err(PlanError::TooNew { found });
         }
-        serde_json::from_slice(bytes)
-            .map_err(|error| PlanError::Malformed { message: error.to_string() })
+        serde_json::from_slice(bytes).map_err(PlanError::Malformed)
     }
 
     /// Every cell, in the order of the CSV.
@@ -125,6 +134,7 @@ impl Plan {
         })
     }
 
+    /// How many cells the plan has.
     pub fn cell_count(&self) -> usize {
         self.jobs.iter().map(|planned| planned.job.cells.len()).sum()
     }

@@ -1,4 +1,4 @@
-//! What an output is worth, as far as a machine can tell without running it: evidence with line
+//! What an output is worth, as far as a machine can judge without running it: evidence with line
 //! numbers, no judgement.
 //!
 //! - [`text`]: thinking apart from the answer, code blocks apart from prose
@@ -31,6 +31,7 @@ pub struct Evidence {
 /// What was found for one item of the rubric.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
+    /// The rubric item's id.
     pub item: String,
     /// The first few places, in order; empty when nothing proves the item.
     pub evidence: Vec<Evidence>,
@@ -39,6 +40,7 @@ pub struct Finding {
 /// The analysis of one output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Analysis {
+    /// The answer has a code block.
     pub has_code: bool,
     /// `None` when there is no Python to parse.
     pub parses: Option<bool>,
@@ -46,7 +48,9 @@ pub struct Analysis {
     pub syntax_error: Option<Evidence>,
     /// Nothing is cut off: no reason stands in `incomplete_because`.
     pub complete: bool,
+    /// Why it is not complete.
     pub incomplete_because: Vec<String>,
+    /// `None`: there was no thinking.
     pub think_closed: Option<bool>,
     /// Lines of code in all blocks, without blank lines and comments.
     pub code_lines: usize,
@@ -54,6 +58,7 @@ pub struct Analysis {
     pub prose_lines: usize,
     /// Share of the rubric's weight for which there is evidence, 0 to 1; `None` without a rubric.
     pub coverage: Option<f64>,
+    /// Evidence by rubric item, in its order.
     pub findings: Vec<Finding>,
 }
 
@@ -68,6 +73,7 @@ pub struct Analyser<'a> {
 }
 
 impl<'a> Analyser<'a> {
+    /// An analyser for a prompt; without a rubric only shape and syntax are looked at.
     pub fn new(rubric: Option<&'a Compiled>) -> Self {
         Self { rubric, parser: python::parser(), cursor: QueryCursor::new() }
     }

@@ -2,6 +2,7 @@
 
 use tree_sitter::{Language, Node, Parser, Tree};
 
+/// The grammar.
 pub fn language() -> Language {
     tree_sitter_python::LANGUAGE.into()
 }
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_is_told_from_a_mistake() {
+    fn a_cut_differs_from_a_mistake() {
         assert_eq!(error("def f(x):\n    return x\n"), None);
         assert!(error("def f(x):\n    return g(x, \n").expect("cut").at_end);
         let wrong = error("x = 1\ny = = 2\nz = 3\nw = 4\n").expect("wrong");

@@ -18,17 +18,22 @@ pub const PYTHON_FUNCTION: &str = include_str!("rubrics/python-function.toml");
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rubric {
+    /// Short name.
     pub name: String,
+    /// What is looked for.
     pub items: Vec<Item>,
 }
 
-/// One thing to look for. At least one of `query`, `shell` and `block` is set; any of them is evidence.
+/// One thing to look for. At least one of `query`, `shell` and `block` is set; any of them is
+/// evidence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Item {
     /// Short name in tables and files.
     pub id: String,
+    /// For people.
     pub title: String,
+    /// Heading under which it is shown.
     pub group: String,
     /// Share of the coverage; 1 unless the rubric says otherwise.
     #[serde(default = "one")]
@@ -49,10 +54,10 @@ fn one() -> f64 {
 }
 
 /// Why a rubric cannot be used.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum RubricError {
-    #[error("the rubric is not valid TOML for a rubric: {0}")]
-    Malformed(String),
+    #[error("the rubric is not valid TOML for a rubric")]
+    Malformed(#[source] Box<toml::de::Error>),
     #[error("rubric `{rubric}` has no items: add an [[items]]")]
     Empty { rubric: String },
     #[error("rubric `{rubric}` has two items `{item}`: ids are unique")]
@@ -64,20 +69,29 @@ pub enum RubricError {
     #[error("item `{item}` of rubric `{rubric}` has weight {weight}: it must be above 0")]
     Weight { rubric: String, item: String, weight: f64 },
     #[error(
-        "the query of item `{item}` of rubric `{rubric}` is wrong in its line {line}, column {column}: {message}"
+        "the query of item `{item}` of rubric `{rubric}` is wrong in its line {line}, column \
+        {column}: {message}"
     )]
     Query { rubric: String, item: String, line: usize, column: usize, message: String },
     #[error(
-        "the query of item `{item}` of rubric `{rubric}` has no capture `@evidence`: mark the node that proves it"
+        "the query of item `{item}` of rubric `{rubric}` has no capture `@evidence`: mark the \
+        node that proves it"
     )]
     NoEvidence { rubric: String, item: String },
-    #[error("the `{key}` pattern of item `{item}` of rubric `{rubric}` is wrong: {message}")]
-    Pattern { rubric: String, item: String, key: &'static str, message: String },
+    #[error("the `{key}` pattern of item `{item}` of rubric `{rubric}` is wrong")]
+    Pattern {
+        rubric: String,
+        item: String,
+        key: &'static str,
+        #[source]
+        source: Box<regex::Error>,
+    },
 }
 
 impl Rubric {
+    /// Reads a rubric; [`Compiled::new`] checks it.
     pub fn parse(text: &str) -> Result<Self, RubricError> {
-        toml::from_str(text).map_err(|error| RubricError::Malformed(error.to_string()))
+        toml::from_str(text).map_err(|error| RubricError::Malformed(Box::new(error)))
     }
 
     /// A rubric that ships, by name.
@@ -91,11 +105,13 @@ impl Rubric {
         Some(Self::parse(text).expect("a test parses every shipped rubric"))
     }
 
+    /// Names of the rubrics that ship.
     pub const SHIPPED: [&'static str; 3] = ["python-service", "python-code", "python-function"];
 }
 
 /// A rubric ready to be applied: one query for all items, so that a tree is walked once.
 pub struct Compiled {
+    /// What it was made from.
     pub rubric: Rubric,
     pub(super) query: Query,
     /// The item of each pattern in `query`.
@@ -106,6 +122,7 @@ pub struct Compiled {
 }
 
 impl Compiled {
+    /// Checks and compiles a rubric.
     pub fn new(rubric: Rubric) -> Result<Self, RubricError> {
         if rubric.items.is_empty() {
             return Err(RubricError::Empty { rubric: rubric.name });
@@ -158,7 +175,7 @@ fn patterns(
             rubric: rubric.name.clone(),
             item: item.id.clone(),
             key,
-            message: error.to_string(),
+            source: Box::new(error),
         })
     };
     rubric.items.iter().map(compile).collect()
@@ -186,7 +203,7 @@ mod tests {
         };
         let item =
             |rest: &str| format!("[[items]]\nid = \"a\"\ntitle = \"A\"\ngroup = \"g\"\n{rest}\n");
-        let message = |text: &str| compile(text).expect_err(text).to_string();
+        let message = |text: &str| crate::error::chain(&compile(text).expect_err(text));
         assert!(message("items = []").contains("no items"));
         assert!(message(&item("")).contains("looks for nothing"));
         assert!(message(&item("query = '(modul) @evidence'")).contains("line 1, column 2"));

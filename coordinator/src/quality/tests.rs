@@ -12,8 +12,8 @@ fn analyse(rubric: Option<&Compiled>, output: &str) -> Analysis {
     Analyser::new(rubric).analyse(output, "python", FinishReason::Stop)
 }
 
-/// Each item on hand-written samples; and each sample that proves it, turned into a comment and into a
-/// string, must prove nothing.
+/// Each item on hand-written samples; and each sample that proves it, turned into a comment and
+/// into a string, must prove nothing.
 fn check_samples(rubric: &str, samples: &str) {
     let compiled = Compiled::new(Rubric::shipped(rubric).expect("it ships")).expect("it compiles");
     let samples: BTreeMap<String, Samples> = toml::from_str(samples).expect("samples parse");
@@ -71,7 +71,8 @@ fn the_function_rubric_tells_its_samples_apart() {
 #[test]
 fn evidence_names_the_line_of_the_output() {
     let compiled = Compiled::new(Rubric::shipped("python-service").unwrap()).unwrap();
-    let output = "<think>\nlet me see\n</think>\nHere:\n\n```python\nimport x\napp = FastAPI()\n```\n\nRun `uvicorn a:app`.\n";
+    let output = "<think>\nlet me see\n</think>\nHere:\n\n```python\nimport x\napp = \
+    FastAPI()\n```\n\nRun `uvicorn a:app`.\n";
     let analysis = analyse(Some(&compiled), output);
     let evidence =
         |id: &str| analysis.findings.iter().find(|f| f.item == id).unwrap().evidence.clone();
@@ -84,7 +85,7 @@ fn evidence_names_the_line_of_the_output() {
 }
 
 #[test]
-fn what_is_cut_off_is_told_with_its_reason() {
+fn what_is_cut_off_is_reported_with_its_reason() {
     let reasons = |output: &str| analyse(None, output).incomplete_because.join("; ");
     assert_eq!(reasons("```python\nx = 1\n```"), "");
     assert!(reasons("```python\nx = 1\n").contains("not closed"));
@@ -129,7 +130,10 @@ fn code_inside_the_thinking_is_no_answer() {
 #[test]
 fn a_thousand_long_outputs_take_seconds() {
     let compiled = Compiled::new(Rubric::shipped("python-service").unwrap()).unwrap();
-    let unit = "@app.post(\"/predict\")\nasync def predict(file: UploadFile = File(...)) -> Result:\n    \"\"\"Classify.\"\"\"\n    if file.content_type not in ALLOWED:\n        raise HTTPException(status_code=415, detail=f\"no {file.content_type}\")\n    with torch.inference_mode():\n        logits = model(**inputs.to(device)).logits  # scores\n    return Result(label=labels[int(logits.argmax())], score=0.5)\n\n";
+    let unit = "@app.post(\"/predict\")\nasync def predict(file: UploadFile = File(...)) -> \
+    Result:\n    \"\"\"Classify.\"\"\"\n    if file.content_type not in ALLOWED:\n        raise \
+    HTTPException(status_code=415, detail=f\"no {file.content_type}\")\n    with \
+    torch.inference_mode():\n        logits = model(**inputs.to(device)).logits  # scores\n    return Result(label=labels[int(logits.argmax())], score=0.5)\n\n";
     let body = unit.repeat(16_384 / unit.len() + 1);
     let output = format!("Here it is:\n\n```python\n{body}```\n\nRun `uvicorn main:app`.\n");
     let outputs = if cfg!(debug_assertions) { 100 } else { 1000 };

@@ -39,6 +39,7 @@ pub fn split(output: &str) -> Parts<'_> {
 pub struct Block<'a> {
     /// The first word of the info string, in lower case; empty without one.
     pub language: String,
+    /// Its text, between the fences.
     pub code: &'a str,
     /// Line of the code's first line, counted from 1 in the text that was searched.
     pub line: usize,
@@ -64,8 +65,8 @@ fn fence(line: &str) -> Option<(Fence, &str)> {
     (length >= 3 && !(mark == b'`' && info.contains('`'))).then_some((Fence { mark, length }, info))
 }
 
-/// The code blocks of a markdown text, by CommonMark's rules for fences, with one addition: inside a
-/// block tagged `markdown`, a fence with a language opens a nested block, since models seldom
+/// The code blocks of a markdown text, by CommonMark's rules for fences, with one addition: inside
+/// a block tagged `markdown`, a fence with a language opens a nested block, since models seldom
 /// lengthen the outer fence.
 pub fn blocks(text: &str) -> Vec<Block<'_>> {
     struct Open {

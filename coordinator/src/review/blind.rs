@@ -1,4 +1,4 @@
-//! Names that do not tell the model.
+//! Names that hide the model.
 
 use std::collections::BTreeMap;
 

@@ -1,15 +1,15 @@
 //! The review: stars and words that only a person can give, without knowing whose output it is.
 //!
-//! - [`file`](mod@file): `reviews.toml`, read with line numbers and written so that people can edit it
-//! - [`blind`]: names that do not tell the model, and the order they are shown in
-//! - [`web`]: the local page; [`lines`]: an output as it shows it
+//! - [`file`](mod@file): `reviews.toml`, read with line numbers and written so that people can edit
+//!   it
+//! - [`blind`]: names that hide the model, and the order they are shown in
 //! - [`push`](mod@push): into the store, conditional on what was read
+//!
+//! The local page is [`crate::review_page`].
 
 pub mod blind;
 pub mod file;
-pub mod lines;
 pub mod push;
-pub mod web;
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::collect::Collected;
-use crate::report::Report;
+use crate::toml_file::FileError;
 
 /// What stars are given for.
 pub const CRITERIA: [(&str, &str); 5] = [
@@ -42,6 +42,7 @@ pub enum Readiness {
 }
 
 impl Readiness {
+    /// Every word, worst first.
     pub const ALL: [(&'static str, Self); 4] = [
         ("not-usable", Self::NotUsable),
         ("prototype", Self::Prototype),
@@ -49,6 +50,7 @@ impl Readiness {
         ("production", Self::Production),
     ];
 
+    /// The word in files and tables.
     pub fn as_str(self) -> &'static str {
         Self::ALL.iter().find(|(_, r)| *r == self).map_or("", |(word, _)| word)
     }
@@ -60,12 +62,17 @@ impl Readiness {
 pub struct Review {
     /// The blinded name.
     pub output: String,
+    /// Who says so.
     pub reviewer: String,
     /// 1 to 5 by criterion; a criterion that was not judged is not there.
     pub stars: BTreeMap<String, u8>,
+    /// `None`: not judged.
     pub readiness: Option<Readiness>,
+    /// Free text.
     pub strengths: String,
+    /// Free text.
     pub limitations: String,
+    /// Free text.
     pub best_use: String,
 }
 
@@ -87,9 +94,11 @@ impl Review {
 /// `reviews.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reviews {
+    /// The sweep's name.
     pub sweep: String,
     /// The blinded names and their order follow from it.
     pub seed: u64,
+    /// One for each output and reviewer.
     pub reviews: Vec<Review>,
 }
 
@@ -106,11 +115,7 @@ pub fn by_cell(reviews: &Reviews, collected: &Collected) -> BTreeMap<CellId, Vec
 }
 
 /// Reads reviews of a sweep that was collected.
-pub fn parse(
-    text: &str,
-    origin: &str,
-    collected: &Collected,
-) -> Result<Reviews, crate::sweep::SweepError> {
+pub fn parse(text: &str, origin: &str, collected: &Collected) -> Result<Reviews, FileError> {
     let outputs = |seed| blind::cells(seed, collected.outputs.keys()).into_keys().collect();
     file::parse(text, origin, collected.plan.sweep.name.as_str(), outputs)
 }
@@ -125,33 +130,4 @@ pub fn add_blanks(reviews: &mut Reviews, collected: &Collected, reviewer: &str) 
             reviews.reviews.push(Review { output, reviewer, ..Review::default() });
         }
     }
-}
-
-/// The evidence of each output as comments for the file, by blinded name.
-pub fn notes(seed: u64, report: &Report) -> BTreeMap<String, Vec<String>> {
-    report
-        .cells
-        .iter()
-        .filter_map(|cell| {
-            let analysis = cell.analysis.as_ref()?;
-            let mut lines = vec![format!("prompt {}", cell.prompt)];
-            if analysis.complete {
-                lines.push("complete".to_owned());
-            } else {
-                lines.push(format!("not complete: {}", analysis.incomplete_because.join("; ")));
-            }
-            if let Some(parses) = analysis.parses {
-                lines.push(if parses { "parses" } else { "does not parse" }.to_owned());
-            }
-            for finding in &analysis.findings {
-                let lines_found: Vec<_> =
-                    finding.evidence.iter().map(|e| e.line.to_string()).collect();
-                lines.push(match lines_found.as_slice() {
-                    [] => format!("{}: no evidence", finding.item),
-                    found => format!("{}: line {}", finding.item, found.join(", ")),
-                });
-            }
-            Some((blind::name(seed, &cell.cell), lines))
-        })
-        .collect()
 }

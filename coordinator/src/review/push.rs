@@ -3,15 +3,33 @@
 
 use std::collections::BTreeMap;
 
+use bakeoff_transport::store::StoreError;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion};
 
 use super::{Reviews, file, parse};
 use crate::collect::Collected;
-use crate::error::BadInput;
+use crate::toml_file::FileError;
 
 /// Races lost in a row before giving up.
 const TRIES: usize = 5;
+
+/// Why reviews were not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    #[error(
+        "the stored reviews have seed {stored}, yours {mine}: the outputs have other names; start \
+        again with --seed {stored} and another --file"
+    )]
+    OtherSeed { stored: u64, mine: u64 },
+    /// The stored reviews do not read.
+    #[error(transparent)]
+    Stored(#[from] FileError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("others keep changing {key}: try again in a moment")]
+    Contended { key: String },
+}
 
 /// Adds `mine` to what is stored; a review of the same output by the same reviewer is replaced.
 /// Returns how many reviews are stored then.
@@ -20,7 +38,7 @@ pub async fn push(
     key: &str,
     mine: &Reviews,
     collected: &Collected,
-) -> Result<usize, anyhow::Error> {
+) -> Result<usize, PushError> {
     let path = Path::from(key);
     for _ in 0..TRIES {
         let (stored, mode) = match store.get(&path).await {
@@ -29,12 +47,15 @@ pub async fn push(
                     e_tag: result.meta.e_tag.clone(),
                     version: result.meta.version.clone(),
                 };
-                let bytes = result.bytes().await?;
+                let bytes = result
+                    .bytes()
+                    .await
+                    .map_err(|error| StoreError::at(store, "reading the reviews", error))?;
                 let text = String::from_utf8_lossy(&bytes).into_owned();
                 (Some(parse(&text, key, collected)?), PutMode::Update(version))
             }
             Err(object_store::Error::NotFound { .. }) => (None, PutMode::Create),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(StoreError::at(store, "storing the reviews", error).into()),
         };
         let merged = merge(stored, mine)?;
         let text = file::render(&merged, &BTreeMap::new());
@@ -53,22 +74,19 @@ pub async fn push(
                 object_store::Error::Precondition { .. }
                 | object_store::Error::AlreadyExists { .. },
             ) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(StoreError::at(store, "storing the reviews", error).into()),
         }
     }
-    anyhow::bail!("others keep changing {key}: try again in a moment")
+    Err(PushError::Contended { key: key.to_owned() })
 }
 
-fn merge(stored: Option<Reviews>, mine: &Reviews) -> Result<Reviews, anyhow::Error> {
+fn merge(stored: Option<Reviews>, mine: &Reviews) -> Result<Reviews, PushError> {
     let said = || mine.reviews.iter().filter(|review| !review.is_blank()).cloned();
     let Some(mut stored) = stored else {
         return Ok(Reviews { reviews: said().collect(), ..mine.clone() });
     };
     if stored.seed != mine.seed {
-        return Err(BadInput::error(format!(
-            "the stored reviews have seed {}, yours {}: the outputs have other names; start again with --seed {} and another --file",
-            stored.seed, mine.seed, stored.seed
-        )));
+        return Err(PushError::OtherSeed { stored: stored.seed, mine: mine.seed });
     }
     for review in said() {
         let same = |r: &&mut super::Review| {
@@ -80,4 +98,35 @@ fn merge(stored: Option<Reviews>, mine: &Reviews) -> Result<Reviews, anyhow::Err
         }
     }
     Ok(stored)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::finished::notebook;
+    use crate::review::{Review, blind};
+
+    #[tokio::test]
+    async fn pushes_of_two_reviewers_are_merged() {
+        let store = object_store::memory::InMemory::new();
+        let collected = notebook();
+        let name = blind::name(7, &collected.rows[0].cell);
+        let by = |reviewer: &str, stars: u8| Reviews {
+            sweep: "notebook".into(),
+            seed: 7,
+            reviews: vec![Review {
+                output: name.clone(),
+                reviewer: reviewer.into(),
+                stars: [("correctness".to_owned(), stars)].into(),
+                ..Review::default()
+            }],
+        };
+        let key = "notebook/reviews.toml";
+        let push = async |reviews: &Reviews| push(&store, key, reviews, &collected).await;
+        assert_eq!(push(&by("Ana", 3)).await.expect("created"), 1);
+        assert_eq!(push(&by("Ben", 5)).await.expect("added"), 2);
+        assert_eq!(push(&by("ana", 4)).await.expect("replaced"), 2);
+        let other = Reviews { seed: 8, ..by("Cyd", 1) };
+        assert!(push(&other).await.expect_err("another seed").to_string().contains("seed"));
+    }
 }

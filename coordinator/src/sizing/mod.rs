@@ -15,10 +15,12 @@ pub struct ModelSize {
     pub weight_bytes: u64,
     /// Weights read for one token of one sequence; `None` when unknown (a mixture of experts).
     pub read_bytes_per_token: Option<u64>,
+    /// Keys and values of one token.
     pub kv_bytes_per_token: u64,
 }
 
 impl ModelSize {
+    /// From shape and number format.
     pub fn of_shape(shape: &ModelShape, dtype: Dtype) -> Self {
         Self {
             weight_bytes: shape.weight_bytes(dtype),
@@ -31,16 +33,20 @@ impl ModelSize {
 /// A model on a GPU. Everything is predicted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Fit {
+    /// The GPU's name.
     pub gpu: String,
+    /// At least one sequence fits beside the weights.
     pub fits: bool,
     /// Sequences of 4,096 tokens whose keys and values fit beside the weights.
     pub sequences: u64,
     /// Ceiling of one sequence: bandwidth over the bytes read for a token.
     pub decode_tok_s: Option<f64>,
-    /// Ceiling of all sequences together, each at full length; `None` for a mixture of experts, whose
-    /// sequences choose different experts.
+    /// Ceiling of all sequences together, each at full length; `None` for a mixture of experts,
+    /// whose sequences choose different experts.
     pub total_tok_s: Option<f64>,
+    /// Of one GPU.
     pub price_per_hour: f64,
+    /// Of the price.
     pub currency: String,
     /// Where the price is from, and when; that it is assumed, if it is.
     pub price_source: String,
@@ -83,7 +89,9 @@ fn kubernetes(model: &ModelSize, gpu: &GpuSpec) -> String {
     // The checkpoint on disk beside logs and results; the page cache is the kernel's own business.
     let disk_gi = (model.weight_bytes as f64 * 1.15 / f64::from(1 << 30)).ceil() as u64 + 4;
     format!(
-        "nodeSelector:\n  nvidia.com/gpu.product: {}\nresources:\n  requests:\n    cpu: \"2\"\n    memory: 4Gi\n    ephemeral-storage: {disk_gi}Gi\n  limits:\n    nvidia.com/gpu: \"1\"\n    memory: 8Gi\n",
+        "nodeSelector:\n  nvidia.com/gpu.product: {}\nresources:\n  requests:\n    cpu: \"2\"\n    \
+         memory: 4Gi\n    ephemeral-storage: {disk_gi}Gi\n  limits:\n    nvidia.com/gpu: \"1\"\n    \
+         memory: 8Gi\n",
         gpu.node_label()
     )
 }

@@ -4,154 +4,146 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use bakeoff_model::spec::BUILTIN_MODELS;
-use bakeoff_model::{Format, ModelSource, Thinking};
+use bakeoff_model::{EngineSettings, Format, GenerationSettings, ModelSource, ModelSpec, Thinking};
 
-use super::settings::{self, Base};
-use super::{Model, Section, SweepError, check_id, nearest, shorten};
+use super::file::ModelEntry;
+use super::problem::SweepProblem;
+use super::problem::check_id;
+use super::settings;
+use super::types::Model;
+use crate::toml_file::{At, KeyPath};
 
-const FORMATS: [(&str, Format); 4] = [
-    ("auto", Format::Auto),
-    ("instruct", Format::Instruct),
-    ("base", Format::Base),
-    ("code", Format::Code),
-];
-const THINKING: [(&str, Thinking); 3] =
-    [("auto", Thinking::Auto), ("on", Thinking::On), ("off", Thinking::Off)];
+/// What the sweep says for all its models.
+#[derive(Debug)]
+pub struct Base {
+    pub generation: GenerationSettings,
+    pub engines: Vec<EngineSettings>,
+    pub gpu_class: String,
+}
 
-pub fn read(top: &mut Section<'_>, base: &Base, folder: &Path) -> Result<Vec<Model>, SweepError> {
-    let sections = top.sections("models")?;
-    if sections.is_empty() {
-        return Err(top.error_at("models", "is missing: add a [[models]] with `id` or `path`"));
+pub fn read(
+    entries: Vec<ModelEntry>,
+    base: &Base,
+    folder: &Path,
+) -> Result<Vec<Model>, At<SweepProblem>> {
+    let list = KeyPath::top("models");
+    if entries.is_empty() {
+        let add = "add a [[models]] with `id` or `path`";
+        return Err(list.refuse(SweepProblem::Missing { add }));
     }
     let mut models = Vec::new();
     let mut seen: HashMap<String, usize> = HashMap::new();
-    for (index, section) in sections.into_iter().enumerate() {
-        let model = read_one(section, base, folder, &mut seen, index + 1)?;
+    for (index, entry) in entries.into_iter().enumerate() {
+        let path = list.index(index);
+        let name_key = if entry.label.is_some() {
+            "label"
+        } else if entry.id.is_some() {
+            "id"
+        } else {
+            "path"
+        };
+        let model = read_one(entry, &path, base, folder)?;
+        if let Some(earlier) = seen.insert(model.name.clone(), index + 1) {
+            let problem = SweepProblem::RepeatedModel { name: model.name, earlier };
+            return Err(path.key(name_key).refuse(problem));
+        }
         models.push(model);
     }
     Ok(models)
 }
 
 fn read_one(
-    mut section: Section<'_>,
+    entry: ModelEntry,
+    path: &KeyPath,
     base: &Base,
     folder: &Path,
-    seen: &mut HashMap<String, usize>,
-    number: usize,
-) -> Result<Model, SweepError> {
-    let source = source(&mut section, folder)?;
-    let label = section.string("label")?;
-    if let Some(label) = &label {
-        check_id(&section, "label", label)?;
+) -> Result<Model, At<SweepProblem>> {
+    let source = source(&entry, path, folder)?;
+    if let Some(label) = &entry.label {
+        check_id(label, path.key("label"))?;
     }
-    let format = section.choice("format", &FORMATS)?.unwrap_or_default();
-    let thinking = section.choice("thinking", &THINKING)?.unwrap_or_default();
-    let gpu_class =
-        settings::read_gpu_class(&mut section)?.unwrap_or_else(|| base.gpu_class.clone());
+    let gpu_class = settings::gpu_class(entry.gpu_class.as_deref(), path)?
+        .unwrap_or_else(|| base.gpu_class.clone());
+    let overrides = path.key("generation");
+    for (key, given) in
+        [("seed", entry.generation.seed.is_some()), ("runs", entry.generation.runs.is_some())]
+    {
+        if given {
+            return Err(overrides.key(key).refuse(SweepProblem::WholeSweepOnly));
+        }
+    }
     let mut generation = base.generation.clone();
-    if let Some(mut overrides) = section.section("generation")? {
-        settings::read_generation(&mut overrides, &mut generation)?;
-        overrides.finish()?;
-    }
+    settings::apply_generation(&entry.generation, &mut generation);
     let generation = generation.settled();
-    let mut engines = base.engines.clone();
-    if let Some(mut overrides) = section.section("engine")? {
-        engines = settings::read_engines(&mut overrides, &engines)?;
-        overrides.finish()?;
-    }
-
-    let id = display_id(&source);
-    let name = label.clone().unwrap_or_else(|| id.clone());
-    if let Some(earlier) = seen.insert(name.clone(), number) {
-        let key = if label.is_some() {
-            "label"
-        } else if section.has("id") {
-            "id"
-        } else {
-            "path"
-        };
-        return Err(section.error_at(
-            key,
-            format!(
-                "is \"{name}\" as in models[{earlier}]: give one of them a `label` of its own, or remove it"
-            ),
-        ));
-    }
-    section.finish()?;
-    Ok(Model { name, label, source, format, thinking, gpu_class, generation, engines })
+    let engines = settings::engines(&entry.engine, &path.key("engine"), &base.engines)?;
+    let name = entry.label.clone().unwrap_or_else(|| display_id(&source));
+    Ok(Model {
+        name,
+        label: entry.label,
+        source,
+        format: entry.format,
+        thinking: entry.thinking.map(|word| word.0).unwrap_or_default(),
+        gpu_class,
+        generation,
+        engines,
+    })
 }
 
 fn display_id(source: &ModelSource) -> String {
-    bakeoff_model::ModelSpec {
-        source: source.clone(),
-        format: Format::Auto,
-        thinking: Thinking::Auto,
-    }
-    .display_id()
+    ModelSpec { source: source.clone(), format: Format::Auto, thinking: Thinking::Auto }
+        .display_id()
 }
 
-fn source(section: &mut Section<'_>, folder: &Path) -> Result<ModelSource, SweepError> {
-    let id = section.string("id")?;
-    let path = section.string("path")?;
-    let revision = section.string("revision")?;
-    let source = match (id, path) {
+fn source(
+    entry: &ModelEntry,
+    at: &KeyPath,
+    folder: &Path,
+) -> Result<ModelSource, At<SweepProblem>> {
+    let source = match (&entry.id, &entry.path) {
         (Some(id), None) => match id.strip_prefix("builtin:") {
-            Some(name) => builtin(section, name)?,
-            None => hub(section, id, revision.as_deref())?,
+            Some(name) => builtin(name, at)?,
+            None => hub(id, entry.revision.as_deref(), at)?,
         },
         (None, Some(path)) => {
             if path.is_empty() {
-                return Err(section.error_at("path", "is empty: name the model's folder"));
+                let add = "name the model's folder";
+                return Err(at.key("path").refuse(SweepProblem::Empty { add }));
             }
             ModelSource::Path { path: folder.join(path).display().to_string() }
         }
         (Some(_), Some(_)) => {
-            return Err(section.error_at("path", "stands beside `id`: a model has one of the two"));
+            let rule = "a model has one of the two";
+            return Err(at.key("path").refuse(SweepProblem::Exclusive { other: "id", rule }));
         }
         (None, None) => {
-            return Err(section.error_at(
-                "id",
-                "is missing: name a model of the hub (`owner/name`), a built-in one (`builtin:…`), or a folder as `path`",
-            ));
+            let add = "name a model of the hub (`owner/name`), a built-in one (`builtin:…`), or a \
+            folder as `path`";
+            return Err(at.key("id").refuse(SweepProblem::Missing { add }));
         }
     };
-    if revision.is_some() && !matches!(source, ModelSource::Hub { .. }) {
-        return Err(section.error_at("revision", "only applies to a model of the hub: remove it"));
+    if entry.revision.is_some() && !matches!(source, ModelSource::Hub { .. }) {
+        let problem = SweepProblem::OnlyFor { to: "a model of the hub" };
+        return Err(at.key("revision").refuse(problem));
     }
     Ok(source)
 }
 
-fn builtin(section: &Section<'_>, name: &str) -> Result<ModelSource, SweepError> {
+fn builtin(name: &str, at: &KeyPath) -> Result<ModelSource, At<SweepProblem>> {
     if BUILTIN_MODELS.contains(&name) {
         return Ok(ModelSource::Builtin { name: name.to_owned() });
     }
-    let hint = nearest(name, &BUILTIN_MODELS)
-        .map(|near| format!("did you mean `builtin:{near}`?"))
-        .unwrap_or_else(|| format!("there are {}", BUILTIN_MODELS.join(", ")));
-    Err(section
-        .error_at("id", format!("names no built-in model: `builtin:{}`; {hint}", shorten(name))))
+    Err(at.key("id").refuse(SweepProblem::unknown("built-in model", name, &BUILTIN_MODELS)))
 }
 
-fn hub(
-    section: &Section<'_>,
-    id: String,
-    revision: Option<&str>,
-) -> Result<ModelSource, SweepError> {
-    let part = |part: &str| {
+fn hub(id: &str, revision: Option<&str>, at: &KeyPath) -> Result<ModelSource, At<SweepProblem>> {
+    let fine = |part: &str| {
         !part.is_empty()
             && !part.starts_with('.')
             && !part.contains("..")
             && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
     };
-    let parts: Vec<_> = id.split('/').collect();
-    if id.len() > 128 || parts.len() > 2 || !parts.iter().all(|p| part(p)) {
-        return Err(section.error_at(
-            "id",
-            format!(
-                "must be `owner/name` as the hub has it, found \"{}\"; for a folder use `path`",
-                shorten(&id)
-            ),
-        ));
+    if id.len() > 128 || id.split('/').count() > 2 || !id.split('/').all(fine) {
+        return Err(at.key("id").refuse(SweepProblem::NotAHubId(id.to_owned())));
     }
     let revision = revision.unwrap_or("main");
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
@@ -160,10 +152,8 @@ fn hub(
         || !revision.chars().all(fine)
         || revision.contains("..")
     {
-        return Err(section.error_at(
-            "revision",
-            format!("must be a commit, a branch or a tag, found \"{}\"", shorten(revision)),
-        ));
+        let problem = SweepProblem::NotARevision(revision.to_owned());
+        return Err(at.key("revision").refuse(problem));
     }
-    Ok(ModelSource::Hub { id, revision: revision.to_owned() })
+    Ok(ModelSource::Hub { id: id.to_owned(), revision: revision.to_owned() })
 }

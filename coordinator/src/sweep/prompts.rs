@@ -3,94 +3,96 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::{Prompt, Section, SweepError, check_id, suite};
+use super::file::PromptEntry;
+use super::problem::SweepProblem;
+use super::problem::check_id;
+use super::suite;
+use super::types::Prompt;
 use crate::quality::{Compiled, Rubric};
+use crate::toml_file::{At, KeyPath};
 
-pub fn read(top: &mut Section<'_>, folder: &Path) -> Result<Vec<Prompt>, SweepError> {
-    let sections = top.sections("prompts")?;
-    if sections.is_empty() {
-        return Err(top.error_at("prompts", "is missing: add a [[prompts]] with `id` and `text`"));
+pub fn read(entries: Vec<PromptEntry>, folder: &Path) -> Result<Vec<Prompt>, At<SweepProblem>> {
+    let list = KeyPath::top("prompts");
+    if entries.is_empty() {
+        let add = "add a [[prompts]] with `id` and `text`";
+        return Err(list.refuse(SweepProblem::Missing { add }));
     }
     let mut prompts = Vec::new();
     let mut seen = HashSet::new();
-    for section in sections {
-        prompts.extend(read_one(section, folder, &mut seen)?);
+    for (index, entry) in entries.into_iter().enumerate() {
+        let path = list.index(index);
+        check_id(&entry.id, path.key("id"))?;
+        if !seen.insert(entry.id.clone()) {
+            return Err(path.key("id").refuse(SweepProblem::RepeatedId(entry.id)));
+        }
+        prompts.extend(read_one(entry, &path, folder)?);
     }
     Ok(prompts)
 }
 
 fn read_one(
-    mut section: Section<'_>,
+    entry: PromptEntry,
+    path: &KeyPath,
     folder: &Path,
-    seen: &mut HashSet<String>,
-) -> Result<Vec<Prompt>, SweepError> {
-    let id = section.required_string("id")?;
-    check_id(&section, "id", &id)?;
-    if !seen.insert(id.clone()) {
-        return Err(
-            section.error_at("id", format!("is \"{id}\" for the second time: ids are unique"))
-        );
+) -> Result<Vec<Prompt>, At<SweepProblem>> {
+    let text = text(&entry, path, folder)?;
+    if entry.suite.is_none() && entry.instruction.is_some() {
+        let problem = SweepProblem::OnlyFor { to: "a `suite`, before each of its tasks" };
+        return Err(path.key("instruction").refuse(problem));
     }
-    let suite = section.string("suite")?;
-    let instruction = section.string("instruction")?;
-    let text = match &suite {
-        Some(_) => String::new(),
-        None => text(&mut section, folder)?,
+    let language = entry.language.unwrap_or_else(|| "python".to_owned());
+    check_id(&language, path.key("language"))?;
+    let prompt = Prompt {
+        id: entry.id,
+        text,
+        system: entry.system,
+        code_hint: entry.code_hint.unwrap_or_else(|| default_hint(&language)),
+        rubric: rubric(entry.rubric.as_deref(), &language, path.key("rubric"), folder)?,
+        language,
+        task: None,
     };
-    if suite.is_none() && instruction.is_some() {
-        return Err(section.error_at("instruction", "only stands before the tasks of a `suite`"));
-    }
-    let system = section.string("system")?;
-    let language = section.string("language")?.unwrap_or_else(|| "python".to_owned());
-    check_id(&section, "language", &language)?;
-    let code_hint = section.string("code_hint")?.unwrap_or_else(|| default_hint(&language));
-    let rubric = rubric(&mut section, folder, &language)?;
-    let prompt = Prompt { id, text, system, language, code_hint, rubric, task: None };
-    let prompts = match suite {
+    match entry.suite {
         Some(file) => {
-            let instruction = instruction.as_deref().unwrap_or(suite::INSTRUCTION);
-            suite::read(&section, folder, &file, instruction, &prompt)?
+            let instruction = entry.instruction.as_deref().unwrap_or(suite::INSTRUCTION);
+            suite::read(&folder.join(file), instruction, &prompt)
+                .map_err(|problem| path.key("suite").refuse(problem))
         }
-        None => vec![prompt],
-    };
-    section.finish()?;
-    Ok(prompts)
+        None => Ok(vec![prompt]),
+    }
 }
 
 /// A shipped rubric by name, or a file beside the sweep; frozen whole, so that the report does not
 /// change when the file does. `none` switches it off.
 fn rubric(
-    section: &mut Section<'_>,
-    folder: &Path,
+    name: Option<&str>,
     language: &str,
-) -> Result<Option<Rubric>, SweepError> {
-    let Some(name) = section.string("rubric")? else {
+    at: KeyPath,
+    folder: &Path,
+) -> Result<Option<Rubric>, At<SweepProblem>> {
+    let Some(name) = name else {
         let python = language.eq_ignore_ascii_case("python");
         return Ok(Rubric::shipped("python-code").filter(|_| python));
     };
     if name == "none" {
         return Ok(None);
     }
-    if let Some(rubric) = Rubric::shipped(&name) {
+    if let Some(rubric) = Rubric::shipped(name) {
         return Ok(Some(rubric));
     }
     if !name.ends_with(".toml") {
-        let hint = match super::nearest(&name, &Rubric::SHIPPED) {
-            Some(near) => format!("did you mean \"{near}\"?"),
-            None => {
-                format!("there are {}, or a .toml file, or \"none\"", Rubric::SHIPPED.join(", "))
-            }
-        };
-        return Err(section.error_at("rubric", format!("names no rubric: \"{name}\"; {hint}")));
+        let known = [&Rubric::SHIPPED[..], &["none", "FILE.toml"]].concat();
+        return Err(at.refuse(SweepProblem::unknown("rubric", name, &known)));
     }
-    let path = folder.join(&name);
-    let wrong = |message: String| {
-        section.error_at("rubric", format!("names {}: {message}", path.display()))
+    let path = folder.join(name);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(source) => return Err(at.refuse(SweepProblem::UnreadableFile { path, source })),
     };
-    let text = std::fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
-    let rubric = Rubric::parse(&text).map_err(|error| wrong(error.to_string()))?;
-    Compiled::new(rubric.clone()).map_err(|error| wrong(error.to_string()))?;
-    Ok(Some(rubric))
+    let compiled = Rubric::parse(&text).and_then(Compiled::new);
+    match compiled {
+        Ok(compiled) => Ok(Some(compiled.rubric)),
+        Err(source) => Err(at.refuse(SweepProblem::BadRubric { path, source })),
+    }
 }
 
 /// A base model for code continues a file: the hint is the comment that such a file starts with.
@@ -101,37 +103,37 @@ fn default_hint(language: &str) -> String {
     }
 }
 
-fn text(section: &mut Section<'_>, folder: &Path) -> Result<String, SweepError> {
-    let inline = section.string("text")?;
-    let file = section.string("file")?;
-    let (key, text) = match (inline, file) {
-        (Some(text), None) => ("text", text),
-        (None, Some(file)) => {
-            let path = folder.join(&file);
-            let bytes = std::fs::read(&path).map_err(|error| {
-                section.error_at("file", format!("names {}: {error}", path.display()))
-            })?;
-            let text = String::from_utf8(bytes).map_err(|error| {
-                section.error_at(
-                    "file",
-                    format!("names {}, which is not UTF-8: {error}", path.display()),
-                )
-            })?;
-            ("file", text)
+/// The prompt's text; empty for a suite, whose tasks have their own.
+fn text(entry: &PromptEntry, at: &KeyPath, folder: &Path) -> Result<String, At<SweepProblem>> {
+    let rule = "a prompt has one of `text`, `file` and `suite`";
+    let (key, text) = match (&entry.text, &entry.file, &entry.suite) {
+        (None, None, Some(_)) => return Ok(String::new()),
+        (Some(text), None, None) => ("text", text.clone()),
+        (None, Some(file), None) => ("file", read_text(folder.join(file), at.key("file"))?),
+        (Some(_), Some(_), _) => {
+            return Err(at.key("file").refuse(SweepProblem::Exclusive { other: "text", rule }));
         }
-        (Some(_), Some(_)) => {
-            return Err(
-                section.error_at("file", "stands beside `text`: a prompt has one of the two")
-            );
+        (Some(_), None, Some(_)) => {
+            return Err(at.key("suite").refuse(SweepProblem::Exclusive { other: "text", rule }));
         }
-        (None, None) => {
-            return Err(
-                section.error_at("text", "is missing: give the prompt as `text` or as a `file`")
-            );
+        (None, Some(_), Some(_)) => {
+            return Err(at.key("suite").refuse(SweepProblem::Exclusive { other: "file", rule }));
+        }
+        (None, None, None) => {
+            let add = "give the prompt as `text` or as a `file`";
+            return Err(at.key("text").refuse(SweepProblem::Missing { add }));
         }
     };
     if text.trim().is_empty() {
-        return Err(section.error_at(key, "gives an empty prompt"));
+        return Err(at.key(key).refuse(SweepProblem::Empty { add: "write the prompt" }));
     }
     Ok(text)
+}
+
+fn read_text(path: std::path::PathBuf, at: KeyPath) -> Result<String, At<SweepProblem>> {
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(source) => return Err(at.refuse(SweepProblem::UnreadableFile { path, source })),
+    };
+    String::from_utf8(bytes).map_err(|source| at.refuse(SweepProblem::NotUtf8 { path, source }))
 }

@@ -1,133 +1,69 @@
 //! `[generation]`, `[engine]` and `[queue]`, and the same settings as overrides of one model.
 
-use bakeoff_model::LoadFormat;
-use bakeoff_model::{sampling, Dtype, EngineKind, EngineSettings, GenerationSettings, SamplingSource};
-use bakeoff_proto::{names};
+use bakeoff_model::{EngineKind, EngineSettings, GenerationSettings};
+use bakeoff_proto::names;
 
-use super::{Section, SweepError};
+use super::file::{EngineSection, GenerationSection};
+use super::problem::SweepProblem;
+use crate::toml_file::{At, KeyPath};
 
-/// What a sweep says for all its models.
-#[derive(Debug, Clone)]
-pub struct Base {
-    pub generation: GenerationSettings,
-    pub engines: Vec<EngineSettings>,
-    pub gpu_class: String,
-    pub seed: u64,
-    pub runs: u32,
-    pub cells_per_job: Option<u32>,
-}
-
-const DEFAULT_RUNS: u32 = 3;
-/// Beyond any context of the architectures that are supported.
-const MAX_NEW_TOKENS: u32 = 1 << 20;
-
-pub fn read_base(top: &mut Section<'_>) -> Result<Base, SweepError> {
-    let mut base = Base {
-        generation: GenerationSettings::default(),
-        engines: vec![EngineSettings::default()],
-        gpu_class: names::ANY_CLASS.to_owned(),
-        seed: 0,
-        runs: DEFAULT_RUNS,
-        cells_per_job: None,
-    };
-    if let Some(mut section) = top.section("generation")? {
-        base.seed = section.integer("seed", 0..=u64::MAX)?.unwrap_or(base.seed);
-        base.runs = section.integer_u32("runs", 1..=10_000)?.unwrap_or(base.runs);
-        read_generation(&mut section, &mut base.generation)?;
-        section.finish()?;
-    }
-    if let Some(mut section) = top.section("engine")? {
-        base.engines = read_engines(&mut section, &base.engines)?;
-        section.finish()?;
-    }
-    if let Some(mut section) = top.section("queue")? {
-        base.gpu_class = read_gpu_class(&mut section)?.unwrap_or(base.gpu_class);
-        base.cells_per_job = section.count_or_all("cells_per_job", 100_000)?.flatten();
-        section.finish()?;
-    }
-    Ok(base)
-}
+/// Runs of each prompt unless the sweep gives a number.
+pub const DEFAULT_RUNS: u32 = 3;
 
 /// Sampling and length, over what `settings` already holds.
-pub fn read_generation(
-    section: &mut Section<'_>,
-    settings: &mut GenerationSettings,
-) -> Result<(), SweepError> {
-    if let Some(value) = section.integer_u32("max_new_tokens", 1..=MAX_NEW_TOKENS)? {
-        settings.max_new_tokens = value;
-    }
-    let mut number = |bounds: sampling::Bounds| {
-        section.number(bounds.name, bounds.expected, |value| bounds.contains(value))
-    };
-    let temperature = number(sampling::TEMPERATURE)?;
-    let top_p = number(sampling::TOP_P)?;
-    let min_p = number(sampling::MIN_P)?;
-    let penalty = number(sampling::REPETITION_PENALTY)?;
-    let top_k = section.integer_u32(sampling::TOP_K.name, 0..=sampling::MAX_TOP_K)?;
-    settings.temperature = temperature.or(settings.temperature);
-    settings.top_p = top_p.or(settings.top_p);
-    settings.min_p = min_p.or(settings.min_p);
-    settings.repetition_penalty = penalty.or(settings.repetition_penalty);
-    settings.top_k = top_k.or(settings.top_k);
-    settings.greedy = section.boolean("greedy")?.unwrap_or(settings.greedy);
-    let sources = [("sweep", SamplingSource::Sweep), ("model", SamplingSource::Model)];
-    settings.sampling = section.choice("sampling", &sources)?.unwrap_or(settings.sampling);
-    Ok(())
+pub fn apply_generation(section: &GenerationSection, settings: &mut GenerationSettings) {
+    settings.max_new_tokens = section.max_new_tokens.unwrap_or(settings.max_new_tokens);
+    settings.temperature = section.temperature.or(settings.temperature);
+    settings.top_p = section.top_p.or(settings.top_p);
+    settings.min_p = section.min_p.or(settings.min_p);
+    settings.repetition_penalty = section.repetition_penalty.or(settings.repetition_penalty);
+    settings.top_k = section.top_k.or(settings.top_k);
+    settings.greedy = section.greedy.unwrap_or(settings.greedy);
+    settings.sampling = section.sampling.unwrap_or(settings.sampling);
 }
 
 /// The settings of each engine asked for, over those of the first in `base`.
-pub fn read_engines(
-    section: &mut Section<'_>,
+pub fn engines(
+    section: &EngineSection,
+    path: &KeyPath,
     base: &[EngineSettings],
-) -> Result<Vec<EngineSettings>, SweepError> {
-    let kinds = [
-        ("auto", EngineKind::Auto),
-        ("reference", EngineKind::Reference),
-        ("fused", EngineKind::Fused),
-        ("stock", EngineKind::Stock),
-    ];
-    let chosen = section.choices("engine", &kinds)?;
-    let dtype = section.choice("dtype", &[("bf16", Dtype::Bf16), ("f32", Dtype::F32)])?;
-    let formats = [("safetensors", LoadFormat::Safetensors), ("dummy", LoadFormat::Dummy)];
-    let load_format = section.choice("load_format", &formats)?;
-    let max_memory_gb =
-        section.number("max_memory_gb", "a number of gigabytes above 0, up to 100000", |gb| {
-            gb > 0.0 && gb <= 100_000.0
-        })?;
-    let flash_attn = section.boolean("flash_attn")?;
-    let tf32 = section.boolean("tf32")?;
-    let reduced = section.boolean("reduced_precision_reduction")?;
-    let cuda_graph = section.boolean("cuda_graph")?;
-
-    let kinds = chosen.unwrap_or_else(|| base.iter().map(|settings| settings.engine).collect());
+) -> Result<Vec<EngineSettings>, At<SweepProblem>> {
     let shared = &base[0];
-    Ok(kinds
-        .into_iter()
-        .map(|engine| EngineSettings {
-            engine,
-            dtype: dtype.unwrap_or(shared.dtype),
-            load_format: load_format.unwrap_or(shared.load_format),
-            max_memory_gb: max_memory_gb.unwrap_or(shared.max_memory_gb),
-            flash_attn: flash_attn.unwrap_or(shared.flash_attn),
-            tf32: tf32.unwrap_or(shared.tf32),
-            reduced_precision_reduction: reduced.unwrap_or(shared.reduced_precision_reduction),
-            cuda_graph: cuda_graph.unwrap_or(shared.cuda_graph),
-        })
-        .collect())
+    let kinds: Vec<EngineKind> = match &section.engine {
+        None => base.iter().map(|settings| settings.engine).collect(),
+        Some(kinds) => kinds.0.clone(),
+    };
+    if kinds.is_empty() {
+        return Err(path.key("engine").refuse(SweepProblem::EmptyList));
+    }
+    for (position, kind) in kinds.iter().enumerate() {
+        if kinds[..position].contains(kind) {
+            let repeated = SweepProblem::RepeatedWord(kind.as_str());
+            return Err(path.key("engine").refuse(repeated));
+        }
+    }
+    let settings = |engine| EngineSettings {
+        engine,
+        dtype: section.dtype.unwrap_or(shared.dtype),
+        load_format: section.load_format.unwrap_or(shared.load_format),
+        max_memory_gb: section.max_memory_gb.unwrap_or(shared.max_memory_gb),
+        flash_attn: section.flash_attn.unwrap_or(shared.flash_attn),
+        tf32: section.tf32.unwrap_or(shared.tf32),
+        reduced_precision_reduction: section
+            .reduced_precision_reduction
+            .unwrap_or(shared.reduced_precision_reduction),
+        cuda_graph: section.cuda_graph.unwrap_or(shared.cuda_graph),
+    };
+    Ok(kinds.into_iter().map(settings).collect())
 }
 
 /// A GPU class in the form that workers derive from the card's name.
-pub fn read_gpu_class(section: &mut Section<'_>) -> Result<Option<String>, SweepError> {
-    let Some(class) = section.string("gpu_class")? else { return Ok(None) };
-    let token = names::class_token(&class);
+pub fn gpu_class(class: Option<&str>, path: &KeyPath) -> Result<Option<String>, At<SweepProblem>> {
+    let Some(class) = class else { return Ok(None) };
+    let token = names::class_token(class);
     if token.is_empty() || token.len() > 64 {
-        return Err(section.error_at(
-            "gpu_class",
-            format!(
-                "must be \"any\", \"cpu\" or the name of a GPU (\"NVIDIA H100 80GB HBM3\", say), found \"{}\"",
-                super::shorten(&class)
-            ),
-        ));
+        let problem = SweepProblem::NotAGpuClass(class.to_owned());
+        return Err(path.key("gpu_class").refuse(problem));
     }
     Ok(Some(token))
 }

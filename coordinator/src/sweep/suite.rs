@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{Prompt, Section, SweepError, Task, shorten};
+use super::problem::{SweepProblem, TaskProblem};
+use super::types::{Prompt, Task};
 
 #[derive(Deserialize)]
 struct Line {
@@ -23,71 +24,73 @@ const MAX_TASKS: usize = 10_000;
 
 /// The prompts of a suite. `template` holds what they have in common; its id is their prefix.
 pub fn read(
-    section: &Section<'_>,
-    folder: &Path,
-    file: &str,
+    path: &Path,
     instruction: &str,
     template: &Prompt,
-) -> Result<Vec<Prompt>, SweepError> {
-    let path = folder.join(file);
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| section.error_at("suite", format!("names {}: {error}", path.display())))?;
+) -> Result<Vec<Prompt>, SweepProblem> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| SweepProblem::UnreadableFile { path: path.to_owned(), source })?;
     let mut prompts: Vec<Prompt> = Vec::new();
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let wrong = |what: String| {
-            section
-                .error_at("suite", format!("names {}, line {}: {what}", path.display(), index + 1))
-        };
-        let task: Line = serde_json::from_str(line).map_err(|error| {
-            wrong(format!("not a task with `task_id`, `prompt`, `test` and `entry_point`: {error}"))
-        })?;
-        let identifier = |c: char| c == '_' || c.is_alphanumeric();
-        if task.entry_point.is_empty() || !task.entry_point.chars().all(identifier) {
-            return Err(wrong(format!(
-                "`entry_point` must name a function, found \"{}\"",
-                shorten(&task.entry_point)
-            )));
-        }
-        let id = format!("{}-{}", template.id, bakeoff_model::spec::file_token(&task.task_id));
-        if prompts.iter().any(|prompt| prompt.id == id) {
-            return Err(wrong(format!("task \"{}\" is there twice", shorten(&task.task_id))));
-        }
-        prompts.push(Prompt {
-            id,
-            text: format!("{instruction}{}", task.prompt),
-            task: Some(Task {
-                task_id: task.task_id,
-                prompt: task.prompt,
-                test: task.test,
-                entry_point: task.entry_point,
-            }),
-            ..template.clone()
-        });
-        if prompts.len() > MAX_TASKS {
-            return Err(wrong(format!("more than {MAX_TASKS} tasks: split the suite")));
-        }
+        let prompt = read_task(line, instruction, template)
+            .and_then(|prompt| {
+                if prompts.len() == MAX_TASKS {
+                    return Err(TaskProblem::TooMany(MAX_TASKS));
+                }
+                match prompts.iter().any(|earlier| earlier.id == prompt.id) {
+                    true => Err(TaskProblem::Repeated(
+                        prompt.task.map(|task| task.task_id).unwrap_or_default(),
+                    )),
+                    false => Ok(prompt),
+                }
+            })
+            .map_err(|source| SweepProblem::BadTask {
+                path: path.to_owned(),
+                line: index + 1,
+                source,
+            })?;
+        prompts.push(prompt);
     }
     if prompts.is_empty() {
-        return Err(
-            section.error_at("suite", format!("names {}, which has no tasks", path.display()))
-        );
+        return Err(SweepProblem::NoTasks(path.to_owned()));
     }
     Ok(prompts)
+}
+
+fn read_task(line: &str, instruction: &str, template: &Prompt) -> Result<Prompt, TaskProblem> {
+    let task: Line = serde_json::from_str(line).map_err(TaskProblem::NotATask)?;
+    let identifier = |c: char| c == '_' || c.is_alphanumeric();
+    if task.entry_point.is_empty() || !task.entry_point.chars().all(identifier) {
+        return Err(TaskProblem::NotAFunction(task.entry_point));
+    }
+    Ok(Prompt {
+        id: format!("{}-{}", template.id, bakeoff_model::spec::file_token(&task.task_id)),
+        text: format!("{instruction}{}", task.prompt),
+        task: Some(Task {
+            task_id: task.task_id,
+            prompt: task.prompt,
+            test: task.test,
+            entry_point: task.entry_point,
+        }),
+        ..template.clone()
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::{Sweep, parse};
     use super::*;
+    use crate::toml_file::FileError;
 
     const GOOD: &str = r#"{"task_id": "own/1", "prompt": "def f():\n", "test": "def check(c): c()", "entry_point": "f"}"#;
 
     /// A sweep whose suite has these lines.
-    fn sweep(lines: &str, more: &str) -> Result<Sweep, SweepError> {
+    fn sweep(lines: &str, more: &str) -> Result<Sweep, FileError> {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("suite.jsonl"), lines).expect("it is writable");
         let text = format!(
-            "name = \"s\"\n[[prompts]]\nid = \"own\"\nsuite = \"suite.jsonl\"\n{more}\n[[models]]\nid = \"a/b\"\n"
+            "name = \"s\"\n[[prompts]]\nid = \"own\"\nsuite = \
+            \"suite.jsonl\"\n{more}\n[[models]]\nid = \"a/b\"\n"
         );
         parse(&text, "sweep.toml", folder.path())
     }
@@ -111,25 +114,27 @@ mod tests {
 
     #[test]
     fn a_bad_suite_is_refused_with_its_line() {
-        let message = |lines: &str| sweep(lines, "").expect_err(lines).to_string();
+        let message = |lines: &str| crate::error::chain(&sweep(lines, "").expect_err(lines));
         let second = |line: &str| message(&format!("{GOOD}\n{line}\n"));
         assert!(second("{").contains("sweep.toml:4: `prompts[1].suite` names "));
         assert!(second("{").contains("suite.jsonl, line 2: not a task with `task_id`"));
         assert!(
             second(&GOOD.replace("entry_point", "entry")).contains("missing field `entry_point`")
         );
-        assert!(second(GOOD).contains("task \"own/1\" is there twice"));
+        assert!(second(GOOD).contains("task \"own/1\" occurs twice"));
         let odd = GOOD.replace("\"f\"", "\"f; import os\"").replace("own/1", "own/3");
         assert!(
             second(&odd).contains("`entry_point` must name a function, found \"f; import os\"")
         );
         assert!(message("\n \n").contains("has no tasks"));
         let folder = Path::new("/nowhere");
-        let text = "name = \"s\"\n[[prompts]]\nid = \"own\"\nsuite = \"x.jsonl\"\n[[models]]\nid = \"a/b\"\n";
-        let missing = parse(text, "sweep.toml", folder).expect_err("no file").to_string();
-        assert!(missing.contains("names /nowhere/x.jsonl: "), "{missing}");
+        let text = "name = \"s\"\n[[prompts]]\nid = \"own\"\nsuite = \"x.jsonl\"\n[[models]]\nid \
+        = \"a/b\"\n";
+        let missing = parse(text, "sweep.toml", folder).expect_err("no file");
+        let missing = crate::error::chain(&missing);
+        assert!(missing.contains("names /nowhere/x.jsonl, which cannot be read: "), "{missing}");
         let alone = text.replace("suite = \"x.jsonl\"", "text = \"x\"\ninstruction = \"y\"");
         let alone = parse(&alone, "sweep.toml", folder).expect_err("no suite").to_string();
-        assert!(alone.contains("only stands before the tasks of a `suite`"), "{alone}");
+        assert!(alone.contains("only applies to a `suite`"), "{alone}");
     }
 }

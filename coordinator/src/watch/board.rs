@@ -8,10 +8,12 @@ use bakeoff_proto::{CellId, JobEvent, JobId, JobPhase};
 
 use crate::collect::read::Progress;
 use crate::plan::Plan;
+use crate::units::{duration, gigabytes};
 
 /// All jobs of a sweep.
 #[derive(Debug, Clone)]
 pub struct Board {
+    /// In the order of the plan's jobs.
     pub lines: Vec<Line>,
     by_job: BTreeMap<JobId, usize>,
 }
@@ -19,6 +21,7 @@ pub struct Board {
 /// One job.
 #[derive(Debug, Clone)]
 pub struct Line {
+    /// Model, and engine where several run.
     pub name: String,
     cells: BTreeMap<CellId, String>,
     max_tokens: u32,
@@ -29,7 +32,7 @@ pub struct Line {
     finished_tokens: Vec<u32>,
     tok_per_s: Option<f64>,
     tpot_ms: Option<f64>,
-    /// What was last told of who has the job: a worker repeats its phase while it lasts.
+    /// What was last shown of who has the job: a worker repeats its phase while it lasts.
     taken: String,
 }
 
@@ -44,6 +47,7 @@ enum State {
 }
 
 impl Board {
+    /// Nothing is known yet.
     pub fn new(plan: &Plan) -> Self {
         let mut lines = Vec::new();
         let mut by_job = BTreeMap::new();
@@ -103,8 +107,8 @@ impl Board {
     pub fn apply(&mut self, event: &JobEvent) -> Option<String> {
         let index = *self.by_job.get(&event.job)?;
         let line = self.lines.get_mut(index)?;
-        let told = line.apply(&event.phase, &event.worker)?;
-        Some(format!("{}: {told}", line.name))
+        let news = line.apply(&event.phase, &event.worker)?;
+        Some(format!("{}: {news}", line.name))
     }
 }
 
@@ -123,11 +127,11 @@ impl Line {
                     0 | 1 => String::new(),
                     n => format!(", attempt {n}"),
                 };
-                let told =
+                let news =
                     format!("taken by {worker}, {open_cells} of {total_cells} cells open{again}");
-                let news = self.taken != told;
-                self.taken.clone_from(&told);
-                news.then_some(told)
+                let repeated = self.taken == news;
+                self.taken.clone_from(&news);
+                (!repeated).then_some(news)
             }
             JobPhase::Downloading { bytes, total_bytes } => {
                 let total = total_bytes.map_or(String::new(), |t| format!(" of {}", gigabytes(t)));
@@ -152,7 +156,7 @@ impl Line {
                 None
             }
             JobPhase::CellDone { cell, tokens, tok_per_s, tpot_ms, time_s, finish_reason } => {
-                let told = format!(
+                let news = format!(
                     "{} done, {tokens} tokens in {time_s:.1} s, {tok_per_s:.1} tok/s, {}",
                     cell_name(cell),
                     finish_reason.as_str()
@@ -163,17 +167,17 @@ impl Line {
                 self.failed.remove(cell);
                 self.tok_per_s = Some(*tok_per_s);
                 self.tpot_ms = tpot_ms.or(self.tpot_ms);
-                Some(told)
+                Some(news)
             }
             JobPhase::CellFailed { cell, kind, message } => {
-                let told = format!(
+                let news = format!(
                     "{} failed ({}): {}",
                     cell_name(cell),
                     kind.as_str(),
                     first_line(message)
                 );
                 self.failed.insert(cell.clone());
-                Some(told)
+                Some(news)
             }
             JobPhase::Retrying { kind, message, delay_s } => {
                 self.state = State::Working(format!("tries again in {delay_s:.0} s"));
@@ -248,26 +252,6 @@ impl Line {
     }
 }
 
-/// `2m10s`, `1h03m`, `8s`.
-pub fn duration(seconds: f64) -> String {
-    let total = seconds.max(0.0).round() as u64;
-    let (hours, minutes, seconds) = (total / 3600, total / 60 % 60, total % 60);
-    match (hours, minutes) {
-        (0, 0) => format!("{seconds}s"),
-        (0, _) => format!("{minutes}m{seconds:02}s"),
-        _ => format!("{hours}h{minutes:02}m"),
-    }
-}
-
-/// Bytes as GB of 10^9, or MB below one.
-pub fn gigabytes(bytes: u64) -> String {
-    if bytes < 1_000_000_000 {
-        format!("{:.1} MB", bytes as f64 / 1e6)
-    } else {
-        format!("{:.1} GB", bytes as f64 / 1e9)
-    }
-}
-
 fn first_line(message: &str) -> &str {
     message.lines().next().unwrap_or_default()
 }
@@ -296,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_is_told_from_waiting_to_done() {
+    fn a_job_is_shown_from_waiting_to_done() {
         let (mut board, plan) = board();
         let cell = plan.jobs[0].job.cells[0].id.clone();
         let mut seen = vec![board.lines[0].status()];
@@ -322,8 +306,8 @@ mod tests {
             JobPhase::Decoding { cell, tokens: 50, max_tokens: 256, tpot_ms: Some(10.0) },
         ];
         for phase in phases {
-            let told = board.apply(&event(&plan, phase));
-            seen.push(format!("{}   [{}]", board.lines[0].status(), told.unwrap_or_default()));
+            let news = board.apply(&event(&plan, phase));
+            seen.push(format!("{}   [{}]", board.lines[0].status(), news.unwrap_or_default()));
         }
         let all = plan.jobs[0].job.cells.iter().map(|c| c.id.clone()).collect();
         board.update(&Progress { recorded: all, failed: BTreeMap::new() });

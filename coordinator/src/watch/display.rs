@@ -46,7 +46,7 @@ impl Display {
     }
 
     /// Something that happened; a terminal shows it in the job's line anyway.
-    pub fn tell(&self, event: &str) {
+    pub fn log(&self, event: &str) {
         if let Self::Log = self {
             eprintln!("{event}");
         }

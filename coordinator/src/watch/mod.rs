@@ -1,7 +1,11 @@
 //! Waits for a sweep to end and shows how it goes. The store alone decides when that is; events
-//! make it lively, and the queue tells whether anybody is at work.
+//! make it lively, and the queue shows whether anybody is at work.
+//!
+//! - [`board`]: what is known of each job; `display`: the board on a terminal or as log lines
+//! - `condition`: what is worth a warning once it lasts
 
 pub mod board;
+mod condition;
 mod display;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +24,7 @@ use crate::collect::read::{self, Progress};
 use crate::plan::Plan;
 use crate::publish::{self, Scope};
 use board::Board;
+use condition::Condition;
 use display::Display;
 
 /// How often the store is listed when no event asks for it.
@@ -27,13 +32,9 @@ const STORE_INTERVAL: Duration = Duration::from_secs(3);
 /// An event that promises a change lets the store be listed at once, but not more often than this.
 const STORE_MIN_INTERVAL: Duration = Duration::from_millis(250);
 const QUEUE_INTERVAL: Duration = Duration::from_secs(2);
-/// A worker of two classes waits at each for a second in turn: while none is seen, the queue is looked
-/// at more often than that.
+/// A worker of two classes waits at each for a second in turn: while none is seen, the queue is
+/// looked at more often than that.
 const SUSPICIOUS_INTERVAL: Duration = Duration::from_millis(350);
-/// A condition must hold for so long before a person is told.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// A warning that still holds is repeated after this time.
-const REPEAT: Duration = Duration::from_secs(60);
 
 /// How to watch.
 #[derive(Debug, Clone)]
@@ -60,7 +61,7 @@ pub async fn watch(
     plan: &Plan,
     options: &WatchOptions,
     interrupt: impl Future<Output = ()>,
-) -> Result<Watched, anyhow::Error> {
+) -> Watched {
     let mut watch = Watch::new(queue, store, plan, options);
     let mut events = watch.events().await;
     let mut tick = tokio::time::interval(STORE_MIN_INTERVAL);
@@ -70,7 +71,7 @@ pub async fn watch(
         tokio::select! {
             () = &mut interrupt => {
                 watch.display.close();
-                return Ok(Watched::Interrupted);
+                return Watched::Interrupted;
             }
             event = events.next() => match event {
                 Some(event) => watch.on_event(&event),
@@ -78,9 +79,9 @@ pub async fn watch(
                 None => events = futures::stream::pending().boxed(),
             },
             _ = tick.tick() => {
-                if watch.look().await? {
+                if watch.look().await {
                     watch.display.close();
-                    return Ok(Watched::Finished);
+                    return Watched::Finished;
                 }
             }
         }
@@ -98,13 +99,17 @@ struct Watch<'a> {
     store_due: Instant,
     queue_due: Instant,
     /// How many events the queue had when it was last asked.
-    events_told: Option<u64>,
+    event_count: Option<u64>,
     /// When that number last grew, or the start of watching.
-    heard: Instant,
-    idle: Held,
-    lost: Held,
-    queue_trouble: Held,
-    store_trouble: Held,
+    last_event: Instant,
+    /// Jobs wait and no worker pulls.
+    unserved: Condition,
+    /// Jobs with open cells are not in the queue.
+    lost: Condition,
+    queue_failing: Condition,
+    store_failing: Condition,
+    /// The store answers, and the queue does not say which jobs are still open.
+    settling_failing: Condition,
 }
 
 impl<'a> Watch<'a> {
@@ -127,12 +132,13 @@ impl<'a> Watch<'a> {
             progress: Progress::default(),
             store_due: now,
             queue_due: now + QUEUE_INTERVAL,
-            events_told: None,
-            heard: now,
-            idle: Held::default(),
-            lost: Held::default(),
-            queue_trouble: Held::default(),
-            store_trouble: Held::default(),
+            event_count: None,
+            last_event: now,
+            unserved: Condition::default(),
+            lost: Condition::default(),
+            queue_failing: Condition::default(),
+            store_failing: Condition::default(),
+            settling_failing: Condition::default(),
         }
     }
 
@@ -147,8 +153,8 @@ impl<'a> Watch<'a> {
     }
 
     fn on_event(&mut self, event: &JobEvent) {
-        if let Some(told) = self.board.apply(event) {
-            self.display.tell(&told);
+        if let Some(line) = self.board.apply(event) {
+            self.display.log(&line);
         }
         if matches!(
             event.phase,
@@ -164,44 +170,47 @@ impl<'a> Watch<'a> {
     }
 
     /// Looks at store and queue where it is time. True when the sweep has ended.
-    async fn look(&mut self) -> Result<bool, anyhow::Error> {
+    async fn look(&mut self) -> bool {
         if Instant::now() >= self.store_due {
             self.store_due = Instant::now() + STORE_INTERVAL;
-            if self.look_at_store().await? {
-                return Ok(true);
+            if self.look_at_store().await {
+                return true;
             }
         }
         if Instant::now() >= self.queue_due {
             self.queue_due = Instant::now() + QUEUE_INTERVAL;
             self.look_at_queue().await;
         }
-        Ok(false)
+        false
     }
 
-    async fn look_at_store(&mut self) -> Result<bool, anyhow::Error> {
-        match read::progress(self.store.as_ref(), &self.plan.sweep.name).await {
-            Ok(progress) => {
-                self.store_trouble.clear();
-                self.progress = progress;
-                self.board.update(&self.progress);
-                self.display.refresh(&self.board);
-                match publish::settled(self.queue.as_ref(), self.plan, &self.progress).await {
-                    Ok(settled) => Ok(settled),
-                    Err(error) => {
-                        if self.store_trouble.due() {
-                            self.display.warn(&error.to_string());
-                        }
-                        Ok(false)
-                    }
-                }
-            }
-            // Workers retry for minutes; a watcher that gave up at once would tell a sweep dead
+    /// True when every cell is settled.
+    async fn look_at_store(&mut self) -> bool {
+        let progress = match read::progress(self.store.as_ref(), &self.plan.sweep.name).await {
+            Ok(progress) => progress,
+            // Workers retry for minutes; a watcher that gave up at once would call a sweep dead
             // that is not.
             Err(error) => {
-                if self.store_trouble.due() {
+                if self.store_failing.holds(Instant::now()) {
                     self.display.warn(&format!("the store does not answer: {error}"));
                 }
-                Ok(false)
+                return false;
+            }
+        };
+        self.store_failing.clear();
+        self.progress = progress;
+        self.board.update(&self.progress);
+        self.display.refresh(&self.board);
+        match publish::settled(self.queue.as_ref(), self.plan, &self.progress).await {
+            Ok(settled) => {
+                self.settling_failing.clear();
+                settled
+            }
+            Err(error) => {
+                if self.settling_failing.holds(Instant::now()) {
+                    self.display.warn(&error.to_string());
+                }
+                false
             }
         }
     }
@@ -210,22 +219,22 @@ impl<'a> Watch<'a> {
         if self.options.embedded {
             return;
         }
-        match self.unserved().await {
-            Ok((open, told)) => {
-                self.queue_trouble.clear();
-                match told {
-                    Some(told) => {
+        match self.unserved_jobs().await {
+            Ok((open, warning)) => {
+                self.queue_failing.clear();
+                match warning {
+                    Some(warning) => {
                         self.queue_due = Instant::now() + SUSPICIOUS_INTERVAL;
-                        if self.idle.due() {
-                            self.display.warn(&told);
+                        if self.unserved.holds(Instant::now()) {
+                            self.display.warn(&warning);
                         }
                     }
-                    None => self.idle.clear(),
+                    None => self.unserved.clear(),
                 }
                 self.look_for_lost_jobs(open).await;
             }
             Err(error) => {
-                if self.queue_trouble.due() {
+                if self.queue_failing.holds(Instant::now()) {
                     self.display.warn(&error.to_string());
                 }
             }
@@ -233,13 +242,13 @@ impl<'a> Watch<'a> {
     }
 
     /// The jobs that the queue knows, and a sentence if some of them have nobody to take them.
-    async fn unserved(&mut self) -> Result<(Vec<JobId>, Option<String>), QueueError> {
+    async fn unserved_jobs(&mut self) -> Result<(Vec<JobId>, Option<String>), QueueError> {
         let open = self.queue.open_jobs(&self.plan.sweep.name).await?;
         // Of other sweeps too: their jobs may keep every worker busy.
-        let told = Some(self.queue.event_count().await?);
-        if self.events_told != told {
-            self.events_told = told;
-            self.heard = Instant::now();
+        let count = Some(self.queue.event_count().await?);
+        if self.event_count != count {
+            self.event_count = count;
+            self.last_event = Instant::now();
         }
         let mut by_class: BTreeMap<&str, usize> = BTreeMap::new();
         for planned in &self.plan.jobs {
@@ -254,13 +263,14 @@ impl<'a> Watch<'a> {
                 class => vec![class.to_owned()],
             };
             let stats = self.queue.stats(&asked).await?;
-            let silent = self.heard.elapsed();
+            let silent = self.last_event.elapsed();
             let taken = match stats.in_flight {
                 0 => String::new(),
-                // Told at every step: whoever is silent for longer than a lease may be gone.
+                // A worker sends an event at every step: one that is silent for longer than a lease
+                // may be gone.
                 _ if silent > stats.lease => {
                     let seconds = silent.as_secs();
-                    format!(" (one was taken, and nothing was heard of any for {seconds} s)")
+                    format!(" (one was taken, and no worker has sent an event for {seconds} s)")
                 }
                 _ => continue,
             };
@@ -268,10 +278,11 @@ impl<'a> Watch<'a> {
                 let are = if jobs == 1 { "job is" } else { "jobs are" };
                 let of =
                     if asked.is_empty() { String::new() } else { format!(" of class {class}") };
-                let told = format!(
-                    "{jobs} {are} waiting and no worker{of} is pulling{taken}: start one with `worker run --nats … --store …`"
+                let warning = format!(
+                    "{jobs} {are} waiting and no worker{of} is pulling{taken}: start one with \
+                    `worker run --nats … --store …`"
                 );
-                return Ok((open, Some(told)));
+                return Ok((open, Some(warning)));
             }
         }
         Ok((open, None))
@@ -290,7 +301,7 @@ impl<'a> Watch<'a> {
             self.lost.clear();
             return;
         }
-        if !self.lost.due() {
+        if !self.lost.holds(Instant::now()) {
             return;
         }
         // Somebody is cancelling the sweep and has not marked all its cells yet, or never will.
@@ -299,14 +310,16 @@ impl<'a> Watch<'a> {
             Ok(true) => {
                 let name = &self.plan.sweep.name;
                 return self.display.warn(&format!(
-                    "the sweep was cancelled, but {lost} of its jobs are not marked: finish with `coordinator cancel {name}`, or go on with `coordinator retry {name}`"
+                    "the sweep was cancelled, but {lost} of its jobs are not marked: finish with \
+                    `coordinator cancel {name}`, or go on with `coordinator retry {name}`"
                 ));
             }
             Err(error) => return self.display.warn(&error.to_string()),
         }
         let Some(settings) = &self.options.republish else {
             self.display.warn(&format!(
-                "{lost} of the jobs are neither queued nor done: publish them again with `coordinator submit`"
+                "{lost} of the jobs are neither queued nor done: publish them again with \
+                `coordinator submit`"
             ));
             return;
         };
@@ -316,77 +329,10 @@ impl<'a> Watch<'a> {
                 "{lost} of the jobs were neither queued nor done; {} published again",
                 outcome.published
             )),
-            Err(error) => self.display.warn(&describe(error.as_ref())),
+            Err(error) => self.display.warn(&describe(&error)),
         }
-    }
-}
-
-/// A condition that is told once it has held for a while, and again after a longer one.
-#[derive(Debug, Default)]
-struct Held {
-    since: Option<Instant>,
-    told: Option<Instant>,
-}
-
-impl Held {
-    /// The condition holds now: is it time to tell?
-    fn due(&mut self) -> bool {
-        let held = self.since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE;
-        let silent = self.told.is_none_or(|told| told.elapsed() >= REPEAT);
-        if held && silent {
-            self.told = Some(Instant::now());
-        }
-        held && silent
-    }
-
-    fn clear(&mut self) {
-        *self = Self::default();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plan::Revisions;
-    use bakeoff_transport::queue::memory::MemoryQueue;
-
-    /// A job that waits while the only worker has taken one of another sweep.
-    #[tokio::test]
-    async fn a_worker_that_is_busy_with_another_sweep_is_no_missing_one() {
-        let queue = Arc::new(MemoryQueue::new());
-        let mut plans = ["other", "mine"].map(|name| {
-            let sweep = crate::sweep::Sweep { name: name.parse().unwrap(), ..crate::sweep::demo() };
-            Plan::build(sweep, Revisions::new()).unwrap()
-        });
-        for plan in &mut plans {
-            plan.jobs.truncate(1);
-            queue.publish(&plan.jobs[0].job).await.unwrap();
-        }
-        let [other, mine] = &plans;
-        let lease = queue.stats(&[]).await.unwrap().lease;
-        let _taken = queue.pull(&[names::ANY_CLASS.into()], PATIENCE).await.unwrap().unwrap();
-        let options = WatchOptions { republish: None, embedded: false };
-        let store = bakeoff_transport::store::memory();
-        let mut watch = Watch::new(queue.clone(), store, mine, &options);
-        assert_eq!(watch.unserved().await.unwrap().1, None, "its lease has just begun");
-
-        let long_ago = Instant::now().checked_sub(lease + PATIENCE).expect("a machine that runs");
-        watch.heard = long_ago;
-        let told = watch.unserved().await.unwrap().1.expect("nothing was heard for a lease");
-        assert!(told.starts_with("1 job is waiting and no worker is pulling (one was"), "{told}");
-
-        let event = JobEvent {
-            sweep: other.sweep.name.clone(),
-            job: other.jobs[0].job.id.clone(),
-            generation: 1,
-            attempt: None,
-            worker: "w".into(),
-            at: jiff::Timestamp::UNIX_EPOCH,
-            phase: JobPhase::WarmingUp,
-        };
-        queue.emit(&event).await.unwrap();
-        assert_eq!(watch.unserved().await.unwrap().1, None, "the other sweep's job is alive");
-        watch.heard = long_ago;
-        assert!(watch.unserved().await.unwrap().1.is_some(), "and silent again");
-    }
-}
+mod tests;

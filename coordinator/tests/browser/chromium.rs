@@ -45,7 +45,8 @@ impl Page {
                 "--disable-component-update",
                 "--disable-sync",
                 "--remote-debugging-port=0",
-                // Whatever a page asks for elsewhere fails here, and is seen as a request all the same.
+                // Whatever a page asks for elsewhere fails here, and is seen as a request all the
+                // same.
                 "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
             ])
             .arg(format!("--user-data-dir={}", profile.path().display()))
@@ -55,7 +56,8 @@ impl Page {
             .spawn()
             .unwrap_or_else(|error| {
                 panic!(
-                    "cannot start {}: {error}; install Debian's `chromium`, or name a browser in $CHROMIUM",
+                    "cannot start {}: {error}; install Debian's `chromium`, or name a browser in \
+                    $CHROMIUM",
                     program.display()
                 )
             });

@@ -26,7 +26,8 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The committed documents are what the stored sweep gives today, and nothing in them leads elsewhere.
+/// The committed documents are what the stored sweep gives today, and nothing in them leads
+/// elsewhere.
 #[test]
 fn the_example_is_what_its_sweep_gives_and_stands_alone() {
     let example = folder();
@@ -43,7 +44,8 @@ fn the_example_is_what_its_sweep_gives_and_stands_alone() {
         let committed = std::fs::read(example.join(file)).unwrap_or_default();
         assert!(
             committed == now,
-            "deploy/example-report/{file} is stale: run `UPDATE_EXAMPLE=1 cargo test -p bakeoff-coordinator --test browser example`"
+            "deploy/example-report/{file} is stale: run `UPDATE_EXAMPLE=1 cargo test -p \
+            bakeoff-coordinator --test browser example`"
         );
     }
     let picture = example.join("report.png");
@@ -80,7 +82,8 @@ fn stands_alone(file: &Path) {
     assert_eq!(page.eval("document.querySelectorAll('h1').length"), 1);
     let charts = page.eval("document.querySelectorAll('#charts svg').length");
     assert!(charts.as_u64() >= Some(4), "{charts} charts");
-    let anchors = "[...document.querySelectorAll('a')].filter(a => !document.querySelector(a.getAttribute('href'))).map(a => a.outerHTML)";
+    let anchors = "[...document.querySelectorAll('a')].filter(a => \
+    !document.querySelector(a.getAttribute('href'))).map(a => a.outerHTML)";
     assert_eq!(page.eval(anchors), serde_json::json!([]), "links that lead nowhere");
     assert_eq!(page.requests(), [url(file)]);
     assert_eq!(page.complaints(), Vec::<String>::new());

@@ -34,7 +34,8 @@ impl Stage {
         self.folder.path()
     }
 
-    /// Stores a sweep whose cells came out as `made` says by the model's name; `None` fails the cell.
+    /// Stores a sweep whose cells came out as `made` says by the model's name; `None` fails the
+    /// cell.
     async fn store(&self, text: &str, made: impl Fn(&str, &Cell) -> Option<Made>) -> Plan {
         let place = Some(self.path().join("results").display().to_string());
         let args = StoreArgs { store: place, ..StoreArgs::default() };

@@ -121,7 +121,8 @@ async fn odd_sweeps_have_a_sound_page() {
     let stage = Stage::new();
     let sweep = |name: &str| {
         format!(
-            "name = \"{name}\"\n[generation]\nruns = 1\n[[prompts]]\nid = \"p\"\ntext = \"x\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n"
+            "name = \"{name}\"\n[generation]\nruns = 1\n[[prompts]]\nid = \"p\"\ntext = \
+            \"x\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n"
         )
     };
     let garbage: String = (0..20_000u32)
@@ -159,7 +160,8 @@ async fn a_hostile_output_does_not_run() {
     let stage = Stage::new();
     let prompt = "<script>window.ran=1</script><img src=x onerror=window.ran=1>";
     let text = format!(
-        "name = \"hostile\"\n[generation]\nruns = 2\n[[prompts]]\nid = \"p\"\ntext = '''{prompt}'''\n[[models]]\nid = \"builtin:tiny-qwen2\"\n"
+        "name = \"hostile\"\n[generation]\nruns = 2\n[[prompts]]\nid = \"p\"\ntext = \
+        '''{prompt}'''\n[[models]]\nid = \"builtin:tiny-qwen2\"\n"
     );
     stage.store(&text, |_, cell| (cell.run == 1).then(|| Made::new(hostile()))).await;
     let address = stage.collect("hostile");
@@ -185,7 +187,8 @@ fn what_the_tests_look_for_they_see() {
         <p style=\"color:#999;background:#aaa\">pale</p><h1>a</h1><h4>b</h4>\
         <p style=\"width:2000px\">wide</p><p style=\"width:40px;overflow:hidden;white-space:nowrap\">cut off here</p>\
         <svg width=100 height=20><text x=0 y=10>one</text><text x=2 y=10>two</text><text x=90 y=10>outside</text></svg>\
-        <img src=\"http://127.0.0.1:9/x.png\" onerror=\"window.ran=1;console.error('x')\"></body></html>";
+        <img src=\"http://127.0.0.1:9/x.png\" \
+        onerror=\"window.ran=1;console.error('x')\"></body></html>";
     std::fs::write(&file, html).expect("written");
     let mut page = Page::open();
     page.goto(&url(&file));

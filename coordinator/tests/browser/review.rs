@@ -62,11 +62,14 @@ impl Drop for Server {
     }
 }
 
-const SERVICE: &str = "Here it is:\n\n```python\nfrom fastapi import FastAPI, HTTPException\n\napp = FastAPI()\n\n\n@app.get(\"/health\")\nasync def health() -> dict:\n    \"\"\"Alive.\"\"\"\n    return {}\n```\n\nRun `uvicorn main:app`.\n";
+const SERVICE: &str = "Here it is:\n\n```python\nfrom fastapi import FastAPI, \
+HTTPException\n\napp = FastAPI()\n\n\n@app.get(\"/health\")\nasync def health() -> dict:\n    \"\"\"Alive.\"\"\"\n    return {}\n```\n\nRun `uvicorn main:app`.\n";
 const SCRIPT: &str = "```python\nprint('no service')\n```\n";
 
 async fn two_models(stage: &Stage) {
-    let text = "name = \"two\"\n[generation]\nruns = 1\n[[prompts]]\nid = \"p\"\ntext = \"Serve it.\"\nrubric = \"python-service\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n[[models]]\nid = \"builtin:tiny-qwen3\"\n";
+    let text = "name = \"two\"\n[generation]\nruns = 1\n[[prompts]]\nid = \"p\"\ntext = \"Serve \
+    it.\"\nrubric = \"python-service\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n[[models]]\nid = \
+    \"builtin:tiny-qwen3\"\n";
     stage
         .store(text, |model, _| {
             let fast = model.ends_with("qwen2");
@@ -106,7 +109,10 @@ async fn from_the_first_star_to_the_matrix_by_keyboard_alone() {
     let server = Server::start(&stage, "two");
     page.goto(&server.address);
     page.wait_for("document.body.dataset.shown");
-    let stars = "[...document.querySelectorAll('.criterion')].map(c => c.querySelectorAll('[aria-pressed=true]').length && c.querySelector('[aria-pressed=true]').textContent + c.textContent.match(/★*/g).join('').length)";
+    let stars = "[...document.querySelectorAll('.criterion')].map(c => \
+    c.querySelectorAll('[aria-pressed=true]').length && \
+    c.querySelector('[aria-pressed=true]').textContent + \
+    c.textContent.match(/★*/g).join('').length)";
     assert_eq!(page.eval(stars), json!(["★4", 0, 0, 0, 0]));
 
     // The rest of this output: stars, readiness, words. The evidence is marked in the code.
@@ -208,7 +214,8 @@ async fn the_page_shows_code_beside_evidence_and_is_accessible() {
 #[tokio::test]
 async fn a_hostile_output_does_not_run_in_the_review() {
     let stage = Stage::new();
-    let text = "name = \"hostile\"\n[generation]\nruns = 1\n[[prompts]]\nid = \"p\"\ntext = \"</pre><script>window.ran=1</script>\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n";
+    let text = "name = \"hostile\"\n[generation]\nruns = 1\n[[prompts]]\nid = \"p\"\ntext = \
+    \"</pre><script>window.ran=1</script>\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n";
     stage.store(text, |_, _| Some(Made::new(hostile()))).await;
     let server = Server::start(&stage, "hostile");
     let mut page = Page::open();
@@ -261,7 +268,8 @@ async fn other_sites_and_other_machines_are_turned_away() {
     page.goto(&url(&other));
     let target = format!("{}{}", server.address.trim_end_matches('/'), path);
     let outcome = page.eval(&format!(
-        "fetch('{target}', {{method: 'PUT', headers: {{'content-type': 'application/json'}}, body: '{body}'}}).then(r => 'answered', e => 'refused')"
+        "fetch('{target}', {{method: 'PUT', headers: {{'content-type': 'application/json'}}, \
+        body: '{body}'}}).then(r => 'answered', e => 'refused')"
     ));
     assert_eq!(outcome, json!("refused"));
     page.eval(&format!("fetch('{target}', {{method: 'POST', mode: 'no-cors', body: '{body}'}})"));

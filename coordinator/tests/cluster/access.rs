@@ -1,4 +1,4 @@
-//! Who may connect, how, and what the others are told: broker and store out of reach, wrong
+//! Who may connect, how, and what the others see: broker and store out of reach, wrong
 //! credentials, TLS, missing permissions, messages that are too large. Exit code 2, at once.
 
 use std::path::{Path, PathBuf};
@@ -76,7 +76,7 @@ fn text(path: &Path) -> &str {
 }
 
 #[test]
-fn a_broker_out_of_reach_is_told_with_its_address() {
+fn a_broker_out_of_reach_is_reported_with_its_address() {
     let [port] = free_ports();
     let url = format!("nats://user:hunter2@127.0.0.1:{port}");
     let place = Place::new();
@@ -254,7 +254,7 @@ fn tls_server(authority: &Authority, name: &str, more: &str) -> NatsServer {
 
 /// A denied request would look like a time-out, a denied publish like a success.
 #[test]
-fn what_a_user_may_not_do_is_told_with_the_permission_that_lacks() {
+fn what_a_user_may_not_do_is_reported_with_the_permission_that_lacks() {
     let server = NatsServer::start_with(
         "authorization { users: [
            { user: all, password: x }
@@ -266,23 +266,23 @@ fn what_a_user_may_not_do_is_told_with_the_permission_that_lacks() {
     let url = server.url();
     let place = Place::new();
     let as_user = |user| [("NATS_URL", url.as_str()), ("NATS_USER", user), ("NATS_PASSWORD", "x")];
-    let told = |ended: Ended, parts: &[&str]| {
+    let refused = |ended: Ended, parts: &[&str]| {
         let ended = ended.expect(2);
         for part in parts {
             assert!(ended.stderr.contains(part), "\"{part}\" is not in: {}", ended.stderr);
         }
     };
     let reader = place.submit(&as_user("reader"));
-    told(reader, &["the broker denied creating the stream BAKEOFF_JOBS", "$JS.API.STREAM."]);
+    refused(reader, &["the broker denied creating the stream BAKEOFF_JOBS", "$JS.API.STREAM."]);
     let mute = place.submit(&as_user("mute"));
-    told(mute, &["the broker denied publishing job", "bakeoff.jobs.any."]);
+    refused(mute, &["the broker denied publishing job", "bakeoff.jobs.any."]);
     place.submit(&as_user("all")).expect(0);
     let idle = place.serve(&as_user("idle"));
-    told(idle, &["the broker denied pulling jobs of class any", "$JS.API.CONSUMER.MSG.NEXT."]);
+    refused(idle, &["the broker denied pulling jobs of class any", "$JS.API.CONSUMER.MSG.NEXT."]);
 }
 
 #[test]
-fn a_store_that_refuses_is_told_with_what_to_check() {
+fn a_store_that_refuses_is_reported_with_what_to_check() {
     let s3 = S3Server::start();
     let server = NatsServer::start();
     let url = server.url();

@@ -1,4 +1,5 @@
-//! The commands around a sweep, between processes: submit, watch, status, cancel, retry, export, delete.
+//! The commands around a sweep, between processes: submit, watch, status, cancel, retry, export,
+//! delete.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,8 @@ use super::bench::Bench;
 use super::events::{decoding, events, files, wait_for};
 use super::programs::{LIMIT, ended};
 
-/// Two jobs of one cell each, so hot that an end-of-sequence token is rare: a second or more a cell.
+/// Two jobs of one cell each, so hot that an end-of-sequence token is rare: a second or more a
+/// cell.
 const LONG: &str = r#"
 name = "long"
 [generation]

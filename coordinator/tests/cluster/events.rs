@@ -1,11 +1,11 @@
-//! What workers tell while they work, waited for.
+//! What workers report while they work, waited for.
 
 use std::path::Path;
 
 use bakeoff_proto::{JobEvent, JobPhase, SweepName};
+use bakeoff_test_servers::until;
 use bakeoff_transport::queue::JobQueue;
 use bakeoff_transport::queue::nats::NatsQueue;
-use bakeoff_test_servers::until;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
@@ -37,7 +37,7 @@ pub async fn wait_for(
             }
         }
     };
-    tokio::time::timeout(LIMIT, search).await.unwrap_or_else(|_| panic!("no event tells {what}"))
+    tokio::time::timeout(LIMIT, search).await.unwrap_or_else(|_| panic!("no event shows {what}"))
 }
 
 /// The first half of a cell is being generated; the warm-up asks for fewer tokens than `most`.

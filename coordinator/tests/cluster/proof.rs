@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use bakeoff_proto::{CellId, JobPhase, names};
-use bakeoff_transport::store;
 use bakeoff_test_servers::{Program, S3Server};
+use bakeoff_transport::store;
 use object_store::ObjectStore;
 
 use super::bench::Bench;
@@ -14,7 +14,8 @@ use super::programs::{coordinator, ended, run, worker};
 
 const STORE: &str = "s3://results/cluster";
 
-/// The demo's twelve cells, so hot that they take a second each: there must be a middle to be killed in.
+/// The demo's twelve cells, so hot that they take a second each: there must be a middle to be
+/// killed in.
 fn hot_demo() -> String {
     let mut sweep = include_str!("../../src/demo.toml").to_owned();
     for (line, hot) in [

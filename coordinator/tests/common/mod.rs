@@ -1,4 +1,5 @@
-//! A worker by script: it takes jobs from a queue and stores what a real one would, without a model.
+//! A worker by script: it takes jobs from a queue and stores what a real one would, without a
+//! model.
 
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
@@ -9,11 +10,14 @@ use std::time::Duration;
 
 use bakeoff_coordinator::plan::{Plan, Revisions};
 use bakeoff_coordinator::{publish, sweep};
+use bakeoff_model::{Format, Thinking};
 use bakeoff_proto::record::{
     DeviceFacts, DocumentRef, Fingerprint, MemoryFacts, OutputFacts, Resolved,
 };
-use bakeoff_model::{Format, Thinking};
-use bakeoff_proto::{AttemptId, Cell, Failure, FailureKind, FinishReason, Job, Metrics, MetricsRecord, SCHEMA_VERSION, digest, document, names};
+use bakeoff_proto::{
+    AttemptId, Cell, Failure, FailureKind, FinishReason, Job, Metrics, MetricsRecord,
+    SCHEMA_VERSION, digest, document, names,
+};
 use bakeoff_transport::queue::JobQueue;
 use bakeoff_transport::store;
 use object_store::ObjectStore;
@@ -52,8 +56,8 @@ pub async fn freeze(objects: &dyn ObjectStore, text: &str, folder: &Path) -> Pla
     plan
 }
 
-/// Stores a sweep given as TOML whose cells came out as `made` says by the model's name; `None` fails
-/// the cell.
+/// Stores a sweep given as TOML whose cells came out as `made` says by the model's name; `None`
+/// fails the cell.
 pub async fn store_sweep(
     objects: &dyn ObjectStore,
     text: &str,

@@ -1,10 +1,10 @@
-//! No secret shows in anything a run leaves: logs at trace level, messages of failure, help, records,
-//! the plan, the reports. Every way to hand one over is used.
+//! No secret shows in anything a run leaves: logs at trace level, messages of failure, help,
+//! records, the plan, the reports. Every way to hand one over is used.
 
 use std::process::Command;
 
-use bakeoff_transport::store;
 use bakeoff_test_servers::{NatsServer, S3Server, free_ports};
+use bakeoff_transport::store;
 use nkeys::KeyPair;
 
 use super::loopback_hub::{Hub, State};

@@ -1,5 +1,5 @@
-//! One trace a job, from its publication by the coordinator to its acknowledgement by a worker, as a
-//! collector receives it; and log lines that carry the same names.
+//! One trace a job, from its publication by the coordinator to its acknowledgement by a worker, as
+//! a collector receives it; and log lines that carry the same names.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -111,7 +111,8 @@ fn attributes(found: Vec<KeyValue>) -> BTreeMap<String, String> {
     found.into_iter().map(|kv| (kv.key, text(kv.value.and_then(|v| v.value)))).collect()
 }
 
-/// One trace a job: publish is the root, the worker's job hangs below it, and all stages below that.
+/// One trace a job: publish is the root, the worker's job hangs below it, and all stages below
+/// that.
 fn assert_traces(collector: &Collector, publisher: &str, server: &str) {
     let received = collector.received.lock().unwrap();
     assert_eq!(received.spans.len(), 2, "a trace a job: {:#?}", received.spans);

@@ -1,5 +1,5 @@
-//! Credentials for S3 by web identity, as a Kubernetes service account gets them (IRSA): a token file
-//! is exchanged at a security token service for keys that work for a while.
+//! Credentials for S3 by web identity, as a Kubernetes service account gets them (IRSA): a token
+//! file is exchanged at a security token service for keys that work for a while.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,8 +15,8 @@ use super::programs::{coordinator, run};
 const TOKEN: &str = "header.of-the-service-account.signature";
 const ROLE: &str = "arn:aws:iam::123456789012:role/bakeoff";
 
-/// A security token service, which speaks HTTPS only: takes one token and role, hands out the keys of
-/// the S3 server.
+/// A security token service, which speaks HTTPS only: takes one token and role, hands out the keys
+/// of the S3 server.
 struct TokenService {
     endpoint: String,
     /// Its certificate, in PEM.

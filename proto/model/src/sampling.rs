@@ -15,6 +15,11 @@ pub struct Bounds {
 }
 
 impl Bounds {
+    /// The least and the largest value, for a schema.
+    pub const fn range(&self) -> (Bound<f64>, Bound<f64>) {
+        (self.low, self.high)
+    }
+
     /// Whether `value` lies within; NaN never does.
     pub fn contains(&self, value: f64) -> bool {
         (self.low, self.high).contains(&value)

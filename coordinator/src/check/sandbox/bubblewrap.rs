@@ -1,6 +1,6 @@
-//! The walls, by bubblewrap: namespaces of its own for processes, network, mounts and System V
-//! objects; a root folder that holds the system's programs read-only and two small folders in memory;
-//! no environment, no capabilities, no way to gain any.
+//! Isolation by bubblewrap: namespaces of its own for processes, network, mounts and System V
+//! objects; a root folder that holds the system's programs read-only and two small folders in
+//! memory; no environment, no capabilities, no way to gain any.
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
@@ -14,16 +14,16 @@ use crate::sweep::CheckSettings;
 pub const FOLDER: &str = "/work";
 const RUNNER: &str = "/run/bakeoff/runner.py";
 
-/// Bubblewrap, found.
+/// Bubblewrap, found in PATH.
 #[derive(Debug)]
-pub struct Walls {
+pub struct Bubblewrap {
     bwrap: PathBuf,
-    /// Root builds the walls with its rights and the runner gives them up; anybody else builds them
-    /// in a user namespace.
+    /// Root sets the namespaces up with its rights and the runner gives these up; anybody else uses
+    /// a user namespace.
     root: bool,
 }
 
-impl Walls {
+impl Bubblewrap {
     pub fn find() -> Result<Self, SandboxError> {
         let path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin"));
         let bwrap = std::env::split_paths(&path)
@@ -84,7 +84,8 @@ impl Walls {
     }
 }
 
-/// Programs and libraries, and what finding libraries needs; nothing else of /etc, no home, no /var.
+/// Programs and libraries, and what finding libraries needs; nothing else of /etc, no home, no
+/// /var.
 fn system_folders(command: &mut Command) {
     command.args(["--ro-bind", "/usr", "/usr"]);
     for name in ["/bin", "/sbin", "/lib", "/lib32", "/lib64"] {

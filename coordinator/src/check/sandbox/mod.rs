@@ -1,10 +1,10 @@
 //! Runs one action on generated code, bounded in everything that it could read, reach or use up.
 //!
-//! - [`bubblewrap`]: the walls: namespaces, a root folder of its own, no rights
-//! - [`seccomp`]: system calls that no check needs
-//! - [`supervise`]: time, memory and output, watched from outside; [`usage`]: what processes hold
-//! - [`python`]: the interpreter
-//! - `runner.py`: inside; takes on the limits, gives up rights, runs, tells how it ended
+//! - `bubblewrap`: the walls: namespaces, a root folder of its own, no rights
+//! - `seccomp`: system calls that no check needs
+//! - `supervise`: time, memory and output, watched from outside; `usage`: what processes hold
+//! - `python`: the interpreter
+//! - `runner.py`: inside; takes on the limits, gives up rights, runs, reports how it ended
 
 mod bubblewrap;
 mod python;
@@ -36,16 +36,22 @@ const RUNNER: &str = include_str!("runner.py");
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     #[error(
-        "the sandbox needs bubblewrap, and there is no `bwrap` in PATH: install it (`apt install bubblewrap`, `dnf install bubblewrap`), or give generated code all of your own rights with {ACCEPT_FLAG}"
+        "the sandbox needs bubblewrap, and there is no `bwrap` in PATH: install it (`apt install \
+        bubblewrap`, `dnf install bubblewrap`), or give generated code all of your own rights \
+        with {ACCEPT_FLAG}"
     )]
     NoBubblewrap,
     #[error(
-        "the sandbox cannot be set up here ({reason}): it needs root or unprivileged user namespaces, which containers often deny; check on another machine (the store is all that is needed), or give generated code all of your own rights with {ACCEPT_FLAG}"
+        "the sandbox cannot be set up here ({reason}): it needs root or unprivileged user \
+        namespaces, which containers often deny; check on another machine (the store is all that \
+        is needed), or give generated code all of your own rights with {ACCEPT_FLAG}"
     )]
     Denied { reason: String },
-    #[error("`{path}` is no usable Python interpreter ({reason}): set `python` in [checks]")]
+    #[error(
+        "`{path}` cannot be used as the Python interpreter ({reason}): set `python` in [checks]"
+    )]
     NoPython { path: String, reason: String },
-    #[error("`{name}` cannot stand beside solution.py: give a plain file name")]
+    #[error("`{name}` cannot be put beside solution.py: give a plain file name")]
     FileName { name: String },
     #[error("the sandbox failed before the code ran: {reason}")]
     Setup { reason: String },
@@ -57,7 +63,7 @@ pub enum SandboxError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Action {
-    /// Finds out whether the walls stand.
+    /// Finds out whether the isolation holds.
     Probe,
     Compile,
     Import,
@@ -74,47 +80,55 @@ pub enum Action {
 /// How an action ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
-    /// What the runner told; `None` if the code ended before it could, or ran as a command.
-    pub told: Option<Told>,
+    /// What the runner reported; `None` if the code ended before it could, or ran as a command.
+    pub report: Option<RunnerReport>,
+    /// How the process ended.
     pub exit: Exit,
+    /// What the code wrote, without the runner's own lines.
     pub stdout: String,
+    /// As [`Self::stdout`].
     pub stderr: String,
 }
 
-/// What the runner tells of an action.
+/// What the runner says of an action.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Told {
+pub struct RunnerReport {
+    /// The action succeeded.
     #[serde(default)]
     pub passed: bool,
+    /// Why it did not, in a line.
     pub detail: String,
     /// An import failed for want of this module.
     pub missing_module: Option<String>,
+    /// The command could not be started.
     pub missing_command: Option<String>,
 }
 
 /// Ready to run code.
 #[derive(Debug)]
 pub struct Sandbox {
+    /// The interpreter inside.
     pub python: Python,
-    /// `None`: without walls, because the user said so.
-    walls: Option<bubblewrap::Walls>,
+    /// `None`: not isolated, because the user asked for it.
+    isolation: Option<bubblewrap::Bubblewrap>,
     settings: CheckSettings,
 }
 
 impl Sandbox {
-    /// Finds the interpreter and the sandbox, and proves that the walls stand.
+    /// Finds the interpreter and the sandbox, and proves that the isolation holds.
     pub fn open(settings: &CheckSettings, unsandboxed: bool) -> Result<Self, SandboxError> {
         let python = Python::find(Path::new(&settings.python))?;
-        let walls = if unsandboxed { None } else { Some(bubblewrap::Walls::find()?) };
-        let sandbox = Self { python, walls, settings: settings.clone() };
-        if sandbox.is_walled() {
+        let isolation = if unsandboxed { None } else { Some(bubblewrap::Bubblewrap::find()?) };
+        let sandbox = Self { python, isolation, settings: settings.clone() };
+        if sandbox.is_isolated() {
             sandbox.probe()?;
         }
         Ok(sandbox)
     }
 
-    pub fn is_walled(&self) -> bool {
-        self.walls.is_some()
+    /// False only where the user asked to run without a sandbox.
+    pub fn is_isolated(&self) -> bool {
+        self.isolation.is_some()
     }
 
     fn probe(&self) -> Result<(), SandboxError> {
@@ -122,9 +136,9 @@ impl Sandbox {
             Err(SandboxError::Setup { reason }) => return Err(SandboxError::Denied { reason }),
             other => other?,
         };
-        match ended.told {
-            Some(told) if told.passed => Ok(()),
-            Some(told) => Err(SandboxError::Denied { reason: told.detail }),
+        match ended.report {
+            Some(report) if report.passed => Ok(()),
+            Some(report) => Err(SandboxError::Denied { reason: report.detail }),
             None => Err(SandboxError::Denied { reason: ended.exit.words(&self.settings) }),
         }
     }
@@ -145,15 +159,15 @@ impl Sandbox {
             placed.push(place(&folder.path().join(name), text)?);
         }
         let runner = place(&folder.path().join(".runner.py"), RUNNER)?;
-        let uid = self.walls.as_ref().and_then(bubblewrap::Walls::uid);
+        let uid = self.isolation.as_ref().and_then(bubblewrap::Bubblewrap::uid);
         let token = format!("{:032x}", rand::rng().random::<u128>());
-        let inside = if self.is_walled() { Path::new(bubblewrap::FOLDER) } else { folder.path() };
+        let inside = if self.is_isolated() { Path::new(bubblewrap::FOLDER) } else { folder.path() };
         let job = Job {
             token: &token,
             uid,
-            limits: limits(&self.settings, self.is_walled()),
+            limits: limits(&self.settings, self.is_isolated()),
             folder: inside,
-            environment: environment(&self.python, inside, self.is_walled()),
+            environment: environment(&self.python, inside, self.is_isolated()),
             action,
         };
         let mut stdin = tempfile::tempfile()?;
@@ -161,11 +175,15 @@ impl Sandbox {
         writeln!(stdin, "{line}")?;
         stdin.rewind()?;
 
-        let filter = self.walls.as_ref().map(|_| seccomp::file()).transpose()?;
-        let mut command = match (&self.walls, &filter) {
-            (Some(walls), Some(filter)) => {
-                walls.command(&self.settings, &self.python, &runner, &placed, filter.as_raw_fd())
-            }
+        let filter = self.isolation.as_ref().map(|_| seccomp::file()).transpose()?;
+        let mut command = match (&self.isolation, &filter) {
+            (Some(bubblewrap), Some(filter)) => bubblewrap.command(
+                &self.settings,
+                &self.python,
+                &runner,
+                &placed,
+                filter.as_raw_fd(),
+            ),
             _ => {
                 let mut command = Command::new(&self.python.path);
                 command.arg("-I").arg(&runner);
@@ -189,7 +207,7 @@ struct Job<'a> {
     action: &'a Action,
 }
 
-fn limits(settings: &CheckSettings, walled: bool) -> BTreeMap<&'static str, (u64, u64)> {
+fn limits(settings: &CheckSettings, isolated: bool) -> BTreeMap<&'static str, (u64, u64)> {
     let file = settings.file_mb * 1_000_000;
     let memory = settings.memory_mb * 1_000_000;
     // CPU time is watched from outside, over all processes; this holds where the watch is late.
@@ -201,14 +219,14 @@ fn limits(settings: &CheckSettings, walled: bool) -> BTreeMap<&'static str, (u64
         ("RLIMIT_CORE", (0, 0)),
     ]);
     // Without walls it would count every process of the user.
-    if walled {
+    if isolated {
         limits.insert("RLIMIT_NPROC", (settings.processes, settings.processes));
     }
     limits
 }
 
-fn environment(python: &Python, folder: &Path, walled: bool) -> BTreeMap<&'static str, String> {
-    let home = if walled { "/tmp".to_owned() } else { folder.display().to_string() };
+fn environment(python: &Python, folder: &Path, isolated: bool) -> BTreeMap<&'static str, String> {
+    let home = if isolated { "/tmp".to_owned() } else { folder.display().to_string() };
     let bin = python.path.parent().unwrap_or(Path::new("/usr/bin")).display();
     BTreeMap::from([
         ("PATH", format!("{bin}:/usr/local/bin:/usr/bin:/bin")),
@@ -232,8 +250,8 @@ fn place(path: &Path, text: &str) -> std::io::Result<PathBuf> {
     Ok(path.to_owned())
 }
 
-/// A user id that no other sandbox of this machine has at the moment, so that the bound on processes
-/// counts this sandbox alone. From the range that systemd keeps for such passing users.
+/// A user id that no other sandbox of this machine has at the moment, so that the bound on
+/// processes counts this sandbox alone. From the range that systemd keeps for such passing users.
 fn passing_uid() -> u32 {
     const FIRST: u32 = 61_184;
     const COUNT: u32 = 4_096;
@@ -242,15 +260,15 @@ fn passing_uid() -> u32 {
     FIRST + std::process::id().wrapping_mul(61).wrapping_add(n) % COUNT
 }
 
-/// Sorts what the process wrote into what the runner told and the rest.
+/// Sorts what the process wrote into the runner's report and the rest.
 fn ended(token: &str, supervised: supervise::Supervised) -> Result<Ended, SandboxError> {
-    let (mut started, mut told, mut rest) = (false, None, Vec::new());
+    let (mut started, mut report, mut rest) = (false, None, Vec::new());
     let stdout = String::from_utf8_lossy(&supervised.stdout);
     for line in stdout.lines() {
         match line.strip_prefix(token) {
             // The first such line says no more than that.
             Some(_) if !started => started = true,
-            Some(fields) => told = serde_json::from_str(fields).ok(),
+            Some(fields) => report = serde_json::from_str(fields).ok(),
             None => rest.push(line),
         }
     }
@@ -262,7 +280,7 @@ fn ended(token: &str, supervised: supervise::Supervised) -> Result<Ended, Sandbo
         };
         return Err(SandboxError::Setup { reason });
     }
-    Ok(Ended { told, exit: supervised.exit, stdout: rest.join("\n"), stderr })
+    Ok(Ended { report, exit: supervised.exit, stdout: rest.join("\n"), stderr })
 }
 
 fn last_line(text: &str) -> &str {

@@ -10,8 +10,10 @@ use super::{SandboxError, last_line};
 /// The interpreter, as it describes itself.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Python {
+    /// Absolute path.
     #[serde(skip)]
     pub path: PathBuf,
+    /// As `3.12.3`.
     pub version: String,
     /// Where its libraries are.
     pub prefixes: Vec<PathBuf>,

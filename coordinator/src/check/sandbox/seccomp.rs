@@ -1,6 +1,6 @@
 //! System calls that no check needs and that would weaken the walls: kernel interfaces, new
-//! namespaces, other processes' memory, memory that no limit counts, sockets that leave by ways other
-//! than the network namespace (a virtual machine's host, say). They answer "not implemented".
+//! namespaces, other processes' memory, memory that no limit counts, sockets that leave by ways
+//! other than the network namespace (a virtual machine's host, say). They answer "not implemented".
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -38,6 +38,7 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// The end in words, for the detail of a check.
     pub fn words(self, settings: &CheckSettings) -> String {
         match self {
             Self::Code(code) => format!("exit code {code}"),
@@ -60,8 +61,11 @@ impl Exit {
 /// What is left of a process.
 #[derive(Debug)]
 pub struct Supervised {
+    /// How the process ended.
     pub exit: Exit,
+    /// At most as much as the settings allow.
     pub stdout: Vec<u8>,
+    /// As [`Self::stdout`].
     pub stderr: Vec<u8>,
 }
 
@@ -192,8 +196,8 @@ struct Reader {
 }
 
 impl Reader {
-    /// All of it; without walls, a process that outlives its parent may keep the pipe open, and then
-    /// what came until this moment.
+    /// All of it; without walls, a process that outlives its parent may keep the pipe open, and
+    /// then what came until this moment.
     fn until(self, moment: Instant) -> Vec<u8> {
         let left = moment.saturating_duration_since(Instant::now());
         // Whether it has ended or not, what is there is taken.
@@ -212,7 +216,7 @@ fn reader(
     let kept = Arc::new(Mutex::new(Vec::new()));
     let (written, shared) = (Arc::clone(written), Arc::clone(&kept));
     std::thread::spawn(move || {
-        // Its fall at the end of the thread tells that all is read.
+        // Dropped at the end of the thread: all is read.
         let _end: mpsc::Sender<()> = end;
         let Some(mut pipe) = pipe else { return };
         let mut chunk = [0; 16 * 1024];
@@ -227,7 +231,7 @@ fn reader(
     Reader { kept, ended }
 }
 
-/// Bubblewrap tells of a signal inside as 128 and its number.
+/// Bubblewrap reports a signal inside as 128 and its number.
 fn exit(status: ExitStatus, direct: bool) -> Exit {
     match (status.code(), status.signal()) {
         (Some(code @ 129..=192), _) if !direct => Exit::Signal(code - 128),

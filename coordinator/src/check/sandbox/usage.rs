@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn a_name_with_brackets_does_not_shift_the_fields() {
-        let stat = "42 (a) R 9 (b) S 7 1 1 0 -1 0 0 0 0 0 1 2 3 4 20 0 1 0 99 4096 55 18446744073709551615";
+        let stat = "42 (a) R 9 (b) S 7 1 1 0 -1 0 0 0 0 0 1 2 3 4 20 0 1 0 99 4096 55 \
+        18446744073709551615";
         let process = parse(stat).expect("a line of stat");
         assert_eq!((process.parent, process.ticks, process.pages), (7, 10, 55));
         assert!(parse("").is_none() && parse("1 (x) S").is_none());

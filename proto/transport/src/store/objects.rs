@@ -86,6 +86,12 @@ pub(super) async fn can_list(store: &dyn ObjectStore, folder: &str) -> Result<()
 
 /// Whether a request got no answer at all.
 fn is_transport(error: &(dyn Error + 'static)) -> bool {
-    let mut causes = std::iter::successors(Some(error), |error| error.source());
-    causes.any(|cause| cause.is::<HttpError>())
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if cause.is::<HttpError>() {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
 }

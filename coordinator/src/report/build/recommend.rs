@@ -1,7 +1,7 @@
 //! Recommendations, each by a rule that stands in the sweep and beside the result.
 
 use super::measures;
-use super::model::{CellFacts, Figure, Measure, Recommendation, Variant};
+use crate::report::model::{CellFacts, Figure, Measure, Recommendation, Variant};
 use crate::stats::Ratio;
 use crate::sweep::ReportRules;
 
@@ -36,7 +36,7 @@ struct Use<'a> {
     name: &'static str,
     rule: String,
     fit: Vec<&'a Variant>,
-    /// Those whose first key cannot be told from the best are ranked by the second.
+    /// Those whose first key do not differ significantly from the best are ranked by the second.
     keys: [Key; 2],
     figures: [Key; 3],
 }
@@ -61,7 +61,8 @@ impl Judge<'_> {
         self.decide(Use {
             name: "Real-time use",
             rule: format!(
-                "the fastest of those that stream a token within {tpot:.0} ms, start within {ttft:.0} ms, and reach {}",
+                "the fastest of those that stream a token within {tpot:.0} ms, start within \
+                {ttft:.0} ms, and reach {}",
                 self.measure.show(self.floor())
             ),
             fit: self.variants.iter().filter(fit).collect(),
@@ -96,7 +97,8 @@ impl Judge<'_> {
         let mut recommendation = self.decide(Use {
             name: "Batch use",
             rule: format!(
-                "the least GPU time per usable output of those within {shown} of the best: nobody waits, so quality is held and cost is cut"
+                "the least GPU time per usable output of those within {shown} of the best: nobody \
+                waits, so quality is held and cost is cut"
             ),
             fit: fit.clone(),
             keys: [Key::GpuTime, Key::Quality],
@@ -120,7 +122,7 @@ impl Judge<'_> {
         recommendation
     }
 
-    /// The best of those that qualify, unless it cannot be told from the next.
+    /// The best of those that qualify, unless it does not differ significantly from the next.
     fn decide(&self, mut of: Use<'_>) -> Recommendation {
         let none = |rule: String, because: String| Recommendation {
             use_case: of.name.to_owned(),
@@ -148,10 +150,10 @@ impl Judge<'_> {
         let because = match (equals.get(1), of.fit.get(1)) {
             (Some(next), _) => match self.ratio(winner, next, second) {
                 Some(ratio) if ratio.significant => format!(
-                    "cannot be told from {} by {}; {}",
+                    "does not differ significantly from {} by {}; {}",
                     next.name,
                     first.words(),
-                    told(second, &ratio, &next.name, self.rules)
+                    lead(second, &ratio, &next.name, self.rules)
                 ),
                 _ => {
                     return none(
@@ -164,7 +166,7 @@ impl Judge<'_> {
                 }
             },
             (None, Some(next)) => match self.ratio(winner, next, first) {
-                Some(ratio) => told(first, &ratio, &next.name, self.rules),
+                Some(ratio) => lead(first, &ratio, &next.name, self.rules),
                 None => format!("nothing pairs it with {}", next.name),
             },
             (None, None) => match self.variants.len() - 1 {
@@ -235,8 +237,8 @@ impl Judge<'_> {
         };
         let value = |cell: &CellFacts| match key {
             Key::Speed => cell.metrics.as_ref().map(|m| m.tok_per_s),
-            // What takes half the time is twice as good. An output that cannot be used costs as well,
-            // but its share stands in the means by which the two were ranked.
+            // What takes half the time is twice as good. An output that cannot be used costs as
+            // well, but its share stands in the means by which the two were ranked.
             Key::GpuTime => cell.metrics.as_ref().map(|m| 1.0 / m.time_s),
             Key::Quality => match self.measure {
                 Measure::Stars => measures::stars(cell),
@@ -287,7 +289,7 @@ fn better(a: &Variant, b: &Variant, key: Key) -> std::cmp::Ordering {
 }
 
 /// How far ahead of the next, and how sure that is.
-fn told(key: Key, ratio: &Ratio, next: &str, rules: &ReportRules) -> String {
+fn lead(key: Key, ratio: &Ratio, next: &str, rules: &ReportRules) -> String {
     let pairs = |interval: String| match ratio.low {
         Some(_) => format!("95 % interval {interval}, {} pairs", ratio.n),
         None => format!("a single pair, counted beyond {:.0} %", rules.margin_pct),
@@ -303,7 +305,7 @@ fn told(key: Key, ratio: &Ratio, next: &str, rules: &ReportRules) -> String {
             format!("{:.0} % of the time of {next} ({sure})", 100.0 / ratio.ratio)
         }
         Key::Quality => {
-            // The interval is of shifted shares: that it excludes equality is what it tells.
+            // The interval is of shifted shares: that it excludes equality is what it shows.
             let sure = pairs("excludes equality".to_owned());
             format!("better than {next} ({sure})")
         }

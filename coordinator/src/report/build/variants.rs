@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bakeoff_model::percentile::percentiles;
 use bakeoff_model::{GpuSpec, ModelSource, known};
-use bakeoff_proto::{FinishReason, MetricsRecord};
+use bakeoff_proto::{CellStatus, FinishReason, MetricsRecord};
 
 use super::measures;
-use super::model::{CellFacts, Measure, Variant};
 use crate::check::score;
-use crate::collect::{Collected, Row, Status};
+use crate::collect::{Collected, Row};
 use crate::quality::Analysis;
+use crate::report::model::{CellFacts, Measure, Variant};
 use crate::review::Review;
 use crate::sizing::{self, ModelSize};
 use crate::stats::Stat;
@@ -97,7 +97,7 @@ fn variant(
         ),
         cells: mine.len(),
         done: records.len(),
-        failed: mine.iter().filter(|(_, row)| row.status == Status::Failed).count(),
+        failed: mine.iter().filter(|(_, row)| row.status == CellStatus::Failed).count(),
         single_run: mine.iter().all(|(cell, _)| cell.run == 1),
         flash_attn: records.first().map(|record| record.metrics.flash_attn),
         tokens: stat(&|r| Some(f64::from(r.metrics.tokens_generated))),

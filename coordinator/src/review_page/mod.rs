@@ -1,5 +1,11 @@
 //! The local page: one output at a time beside its evidence. Saves at once, so that closing the
 //! page, or the machine, loses nothing.
+//!
+//! - `lines`: an output as the page shows it
+//! - [`notes`]: its evidence as comments for `reviews.toml`
+
+mod lines;
+pub mod notes;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -15,11 +21,12 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, put};
 use serde_json::{Value, json};
 
-use super::{CRITERIA, Readiness, Review, Reviews, blind, file, lines, notes};
 use crate::collect::Collected;
 use crate::quality::highlight::escape;
 use crate::report;
 use crate::report::model::{CellFacts, Report};
+use crate::review::{self, CRITERIA, Readiness, Review, Reviews, blind, file};
+use crate::toml_file::words::shorten;
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
@@ -43,6 +50,7 @@ pub struct Page {
 }
 
 impl Page {
+    /// A page that saves to `path` and answers at `address` only.
     pub fn new(
         collected: Arc<Collected>,
         reviews: Reviews,
@@ -52,7 +60,7 @@ impl Page {
     ) -> Self {
         let report = report::build(&collected, &[]);
         let reviewer = reviewer.trim().to_owned();
-        let notes = notes(reviews.seed, &report);
+        let notes = notes::by_output(reviews.seed, &report);
         Self { collected, report, notes, reviews: Mutex::new(reviews), reviewer, path, address }
     }
 
@@ -77,7 +85,8 @@ impl Page {
     }
 
     fn reviews(&self) -> std::sync::MutexGuard<'_, Reviews> {
-        // A panic while holding the lock cannot leave a half-written review: they are replaced whole.
+        // A panic while holding the lock cannot leave a half-written review: they are replaced
+        // whole.
         self.reviews.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
@@ -86,8 +95,8 @@ impl Page {
     }
 }
 
-/// Only requests to this very address, by this very page: another site's name that resolves here and
-/// another site's script are turned away.
+/// Only requests to this very address, by this very page: another site's name that resolves here
+/// and another site's script are turned away.
 async fn guard(State(page): State<Arc<Page>>, request: Request, next: Next) -> Response {
     let mut response = if is_ours(&page, request.headers()) {
         next.run(request).await
@@ -123,7 +132,9 @@ async fn index(State(page): State<Arc<Page>>) -> Html<String> {
         .iter()
         .map(|(id, question)| {
             format!(
-                "<div class=\"criterion\" data-id=\"{id}\"><div><b>{id}</b><small>{}</small></div><div class=\"stars\" role=\"group\" aria-label=\"Stars for {id}\"></div></div>\n",
+                "<div class=\"criterion\" \
+                data-id=\"{id}\"><div><b>{id}</b><small>{}</small></div><div class=\"stars\" \
+                role=\"group\" aria-label=\"Stars for {id}\"></div></div>\n",
                 escape(question)
             )
         })
@@ -146,7 +157,10 @@ async fn index(State(page): State<Arc<Page>>) -> Html<String> {
 }
 
 async fn style() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], [report::STYLE, STYLE].concat())
+    (
+        [(header::CONTENT_TYPE, "text/css; charset=utf-8")],
+        [report::render::html::STYLE, STYLE].concat(),
+    )
 }
 
 async fn script() -> impl IntoResponse {
@@ -176,7 +190,7 @@ async fn output(State(page): State<Arc<Page>>, UrlPath(name): UrlPath<String>) -
     let Some(text) = page.collected.outputs.get(&cell.cell) else { return unknown() };
     let review = mine(&reviews, &name, &page.reviewer).cloned().unwrap_or_default();
     let prompt = page.report.prompts.iter().find(|prompt| prompt.id == cell.prompt);
-    // The name is told once the review is complete, when it can sway nothing any more.
+    // The name is shown once the review is complete, when it can sway nothing any more.
     let model = (review.stars.len() == CRITERIA.len()).then_some(&cell.variant);
     Json(json!({
         "name": name,
@@ -192,7 +206,7 @@ async fn output(State(page): State<Arc<Page>>, UrlPath(name): UrlPath<String>) -
 }
 
 fn unknown() -> Response {
-    (StatusCode::NOT_FOUND, "there is no such output").into_response()
+    (StatusCode::NOT_FOUND, "unknown output").into_response()
 }
 
 async fn review(
@@ -215,11 +229,11 @@ async fn review(
     }
     let text = file::render(&changed, &page.notes);
     // What is saved must be readable: the same check that `--push` makes.
-    if let Err(error) = super::parse(&text, "the review", &page.collected) {
-        return (StatusCode::UNPROCESSABLE_ENTITY, error.message).into_response();
+    if let Err(error) = review::parse(&text, "the review", &page.collected) {
+        return (StatusCode::UNPROCESSABLE_ENTITY, error.message()).into_response();
     }
     if let Some(unknown) = new.stars.keys().find(|key| !CRITERIA.iter().any(|(id, _)| id == key)) {
-        let message = format!("there is no criterion \"{}\"", crate::sweep::shorten(unknown));
+        let message = format!("unknown criterion \"{}\"", shorten(unknown));
         return (StatusCode::UNPROCESSABLE_ENTITY, message).into_response();
     }
     if let Err(error) = save(&page.path, &text) {
@@ -239,3 +253,6 @@ pub fn save(path: &Path, text: &str) -> Result<(), std::io::Error> {
     std::fs::write(&temporary, text)?;
     std::fs::rename(&temporary, path)
 }
+
+#[cfg(test)]
+mod tests;

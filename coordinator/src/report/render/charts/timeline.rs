@@ -89,7 +89,8 @@ fn draw(panels: &[Panel<'_>]) -> Chart {
         id: "chart-timeline",
         title: "Utilisation and memory",
         note: format!(
-            "The longest generation of each model, sampled ten times a second. <b class=\"key c1\"></b> / <b class=\"key c2\"></b> {of}."
+            "The longest generation of each model, sampled ten times a second. <b class=\"key \
+            c1\"></b> / <b class=\"key c2\"></b> {of}."
         ),
         svg: svg.finish(),
     }

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::markdown::text;
-use super::model::{Report, Variant};
+use super::escape::text;
 use crate::check::score::CheckCount;
+use crate::report::model::{Report, Variant};
 use crate::stats::Stat;
 
 /// The section of `report.md`; nothing where nothing was executed.
@@ -12,7 +12,9 @@ pub fn section(report: &Report) -> String {
     if report.variants.iter().all(|v| v.checks.is_empty()) {
         return String::new();
     }
-    let mut out = "## Checks by execution\n\n| model | checks | outputs that pass | pass@k | per passing output |\n|---|---|---|---|--:|\n".to_owned();
+    let mut out = "## Checks by execution\n\n| model | checks | outputs that pass | pass@k | per \
+    passing output |\n|---|---|---|---|--:|\n"
+        .to_owned();
     for v in &report.variants {
         let _ = writeln!(
             out,
@@ -25,7 +27,10 @@ pub fn section(report: &Report) -> String {
             per_passing(report, v)
         );
     }
-    out.push_str("\nWhat was not run, for want of a third-party module say, counts neither way. Intervals: 95 %.\n\n");
+    out.push_str(
+        "\nWhat was not run, for want of a third-party module say, counts neither way. \
+    Intervals: 95 %.\n\n",
+    );
     out
 }
 

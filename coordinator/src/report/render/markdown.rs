@@ -1,10 +1,11 @@
-//! `report.md`: the report where only text is read. What models and people wrote is escaped, so that
-//! no output becomes markup.
+//! `report.md`: the report where only text is read. What models and people wrote is escaped, so
+//! that no output becomes markup.
 
 use std::fmt::Write;
 
 use super::checks;
-use super::model::{Report, Variant};
+use super::escape::text;
+use crate::report::model::{Report, Variant};
 use crate::stats::Stat;
 
 /// The whole report.
@@ -67,7 +68,10 @@ fn warnings(out: &mut String, report: &Report) {
 }
 
 fn matrix(out: &mut String, report: &Report) {
-    out.push_str("## Quality and performance\n\n| model | quality | tok/s | usable | readiness | best use |\n|---|---|--:|--:|---|---|\n");
+    out.push_str(
+        "## Quality and performance\n\n| model | quality | tok/s | usable | readiness | \
+    best use |\n|---|---|--:|--:|---|---|\n",
+    );
     for v in &report.variants {
         let quality = v.quality.map_or_else(|| "–".to_owned(), |q| report.measure.show(q.mean));
         let pass: Vec<_> =
@@ -89,7 +93,9 @@ fn matrix(out: &mut String, report: &Report) {
 
 fn metrics(out: &mut String, report: &Report) {
     out.push_str(
-        "## Metrics\n\n| model | flash attn | tokens | tok/s | time s | model GB | GPU free GB | TTFT ms | TPOT ms | decode tok/s | of bound % | J/token | finish | per M tokens | per usable output |\n|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|--:|--:|\n",
+        "## Metrics\n\n| model | flash attn | tokens | tok/s | time s | model GB | GPU free GB | \
+        TTFT ms | TPOT ms | decode tok/s | of bound % | J/token | finish | per M tokens | per \
+        usable output |\n|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|--:|--:|\n",
     );
     for v in &report.variants {
         let _ = writeln!(out, "| {} |", metrics_row(report, v).join(" | "));
@@ -147,7 +153,11 @@ fn sizing(out: &mut String, report: &Report) {
     if report.variants.iter().all(|v| v.sizing.is_empty()) {
         return;
     }
-    out.push_str("## Sizing (predicted)\n\n| model | GPU | fits | sequences of 4,096 tokens | one user, tok/s at most | all users, tok/s at most | price an hour |\n|---|---|---|--:|--:|--:|--:|\n");
+    out.push_str(
+        "## Sizing (predicted)\n\n| model | GPU | fits | sequences of 4,096 tokens | one \
+    user, tok/s at most | all users, tok/s at most | price an hour \
+    |\n|---|---|---|--:|--:|--:|--:|\n",
+    );
     for v in &report.variants {
         for fit in &v.sizing {
             let number =
@@ -166,7 +176,10 @@ fn sizing(out: &mut String, report: &Report) {
             );
         }
     }
-    out.push_str("\nPrices are assumptions until you have put your own into deploy/gpus.toml; theirs are:\n\n");
+    out.push_str(
+        "\nPrices are assumptions until you have put your own into deploy/gpus.toml; \
+    theirs are:\n\n",
+    );
     for fit in report.variants.iter().find(|v| !v.sizing.is_empty()).iter().flat_map(|v| &v.sizing)
     {
         let _ = writeln!(
@@ -182,7 +195,11 @@ fn sizing(out: &mut String, report: &Report) {
 }
 
 fn cells(out: &mut String, report: &Report) {
-    out.push_str("## Generations\n\n| model | prompt | run | status | tokens | tok/s | finish | complete | parses | rubric | usable | file or failure |\n|---|---|--:|---|--:|--:|---|---|---|--:|---|---|\n");
+    out.push_str(
+        "## Generations\n\n| model | prompt | run | status | tokens | tok/s | finish | \
+    complete | parses | rubric | usable | file or failure \
+    |\n|---|---|--:|---|--:|--:|---|---|---|--:|---|---|\n",
+    );
     let yes = |flag: Option<bool>| flag.map_or("–", |flag| if flag { "yes" } else { "no" });
     for c in &report.cells {
         let analysis = c.analysis.as_ref();
@@ -192,7 +209,7 @@ fn cells(out: &mut String, report: &Report) {
             text(&c.variant),
             text(&c.prompt),
             c.run,
-            c.status,
+            c.status.as_str(),
             c.metrics.as_ref().map_or_else(|| "–".to_owned(), |m| m.tokens_generated.to_string()),
             c.metrics.as_ref().map_or_else(|| "–".to_owned(), |m| format!("{:.1}", m.tok_per_s)),
             c.finish.map_or("–", |f| f.as_str()),
@@ -244,36 +261,5 @@ fn stat(stat: Option<Stat>, digits: usize) -> String {
             format!("{mean:.digits$} ({low:.digits$}–{high:.digits$})")
         }
         Some(stat) => format!("{:.digits$}", stat.mean),
-    }
-}
-
-/// Text from outside on one line, with everything escaped that markdown or HTML would interpret.
-pub fn text(value: &str) -> String {
-    let mut out = String::with_capacity(value.len());
-    for c in value.chars() {
-        match c {
-            '\\' | '`' | '*' | '[' | ']' | '|' | '#' | '~' | '!' => {
-                out.push('\\');
-                out.push(c);
-            }
-            // Underscores inside words are no emphasis, and names are full of them.
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '&' => out.push_str("&amp;"),
-            c if c.is_control() => out.push(' '),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn outside_text_is_neither_markup_nor_a_new_line() {
-        assert_eq!(text("a|b\n# <img src=x> [x](y)"), "a\\|b \\# &lt;img src=x&gt; \\[x\\](y)");
-        assert_eq!(text("Qwen/Qwen3-32B_x"), "Qwen/Qwen3-32B_x");
     }
 }

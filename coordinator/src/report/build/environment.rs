@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use bakeoff_proto::MetricsRecord;
 
-use super::model::Fact;
 use crate::collect::Collected;
+use crate::report::model::Fact;
 
 pub fn facts(collected: &Collected) -> Vec<Fact> {
     type Of = fn(&MetricsRecord) -> String;
@@ -27,13 +27,14 @@ pub fn facts(collected: &Collected) -> Vec<Fact> {
             r.metrics.read_bandwidth_gb_s.map_or_else(String::new, |b| format!("{b:.0}"))
         }),
     ];
-    facts
-        .into_iter()
-        .filter_map(|(name, of)| {
-            let values: BTreeSet<String> =
-                collected.records.values().map(of).filter(|v| !v.is_empty()).collect();
-            let values: Vec<String> = values.into_iter().take(6).collect();
-            (!values.is_empty()).then(|| Fact { name: name.to_owned(), values })
-        })
-        .collect()
+    let target = collected.plan.sweep.report.target_gpu.iter();
+    let target =
+        target.map(|gpu| Fact { name: "target GPU".to_owned(), values: vec![gpu.clone()] });
+    let measured = facts.into_iter().filter_map(|(name, of)| {
+        let values: BTreeSet<String> =
+            collected.records.values().map(of).filter(|v| !v.is_empty()).collect();
+        let values: Vec<String> = values.into_iter().take(6).collect();
+        (!values.is_empty()).then(|| Fact { name: name.to_owned(), values })
+    });
+    target.chain(measured).collect()
 }

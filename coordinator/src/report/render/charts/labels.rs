@@ -25,8 +25,8 @@ impl Labels {
         self.taken.push([x - 8.0, x + 8.0, y - 8.0, y + 8.0]);
     }
 
-    /// Place and anchor of a label: beside its point, else lines above or below; `None` where all is
-    /// taken.
+    /// Place and anchor of a label: beside its point, else lines above or below; `None` where all
+    /// is taken.
     pub fn place(&mut self, x: f64, y: f64, text: &str) -> Option<(f64, f64, &'static str)> {
         let width = text.chars().count() as f64 * CHARACTER;
         for step in 0..=8 {

@@ -5,7 +5,7 @@ mod labels;
 mod svg;
 mod timeline;
 
-use super::model::{Measure, Report, Variant};
+use crate::report::model::{Measure, Report, Variant};
 use labels::Labels;
 use svg::{Axis, Svg, colour, number};
 pub use timeline::timeline;
@@ -84,7 +84,8 @@ fn speed(variants: &[&Variant]) -> Option<Chart> {
         id: "chart-speed",
         title: "Speed",
         note: format!(
-            "Tokens generated over the whole time, prefill included; whiskers are 95 % intervals of the mean.{bound}"
+            "Tokens generated over the whole time, prefill included; whiskers are 95 % intervals \
+            of the mean.{bound}"
         ),
         svg,
     })
@@ -113,7 +114,10 @@ fn memory(variants: &[&Variant]) -> Option<Chart> {
     Some(Chart {
         id: "chart-memory",
         title: "Memory ledger",
-        note: "<b class=\"key m1\"></b> weights <b class=\"key m2\"></b> keys and values <b class=\"key m3\"></b> the rest up to the highest use seen (activations, workspace, runtime). GB of 10⁹ bytes.".to_owned(),
+        note: "<b class=\"key m1\"></b> weights <b class=\"key m2\"></b> keys and values <b \
+        class=\"key m3\"></b> the rest up to the highest use seen (activations, workspace, \
+        runtime). GB of 10⁹ bytes."
+            .to_owned(),
         svg,
     })
 }
@@ -175,7 +179,9 @@ fn latency(variants: &[&Variant]) -> Option<Chart> {
     Some(Chart {
         id: "chart-latency",
         title: "Token latency",
-        note: "All gaps pooled: the line spans p1 to p99, the pale bar p5 to p95, the solid one p25 to p75, the mark is the median. Beside it: p50 / p99.".to_owned(),
+        note: "All gaps pooled: the line spans p1 to p99, the pale bar p5 to p95, the solid one \
+        p25 to p75, the mark is the median. Beside it: p50 / p99."
+            .to_owned(),
         svg,
     })
 }

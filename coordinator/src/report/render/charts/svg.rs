@@ -73,7 +73,8 @@ impl Svg {
         let title = escape(title);
         Self {
             out: format!(
-                "<svg viewBox=\"0 0 {width:.0} {height:.0}\" role=\"img\" aria-label=\"{title}\" xmlns=\"http://www.w3.org/2000/svg\"><title>{title}</title>"
+                "<svg viewBox=\"0 0 {width:.0} {height:.0}\" role=\"img\" aria-label=\"{title}\" \
+                xmlns=\"http://www.w3.org/2000/svg\"><title>{title}</title>"
             ),
         }
     }
@@ -91,7 +92,8 @@ impl Svg {
     pub fn bar(&mut self, from: f64, to: f64, y: f64, height: f64, class: &str) {
         let width = (to - from).max(1.0);
         self.out.push_str(&format!(
-            "<rect class=\"{class}\" x=\"{from:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" rx=\"2\"/>"
+            "<rect class=\"{class}\" x=\"{from:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" \
+            height=\"{height:.1}\" rx=\"2\"/>"
         ));
     }
 
@@ -113,7 +115,8 @@ impl Svg {
 
     pub fn dot(&mut self, x: f64, y: f64, radius: f64, class: &str, title: &str) {
         self.out.push_str(&format!(
-            "<circle class=\"{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius:.1}\"><title>{}</title></circle>",
+            "<circle class=\"{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" \
+            r=\"{radius:.1}\"><title>{}</title></circle>",
             escape(title)
         ));
     }

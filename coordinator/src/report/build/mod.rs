@@ -1,18 +1,26 @@
 //! From what was collected to what the report says.
+//!
+//! - [`measures`]: by what outputs are judged; `variants`: what is known of each model and engine
+//! - `recommend`, `insights`, `warnings`: what follows from the numbers
+//! - `environment`: the machine and the settings
+
+mod environment;
+mod insights;
+pub mod measures;
+mod recommend;
+mod variants;
+mod warnings;
 
 use std::collections::BTreeMap;
 
 use bakeoff_model::GpuSpec;
 use bakeoff_proto::{MetricsRecord, SCHEMA_VERSION};
 
-use super::model::{CellFacts, PromptFacts, Report, Warning};
-use super::{environment, insights, measures, recommend, variants, warnings};
+use super::model::{CellFacts, PromptFacts, Report, Warning, WarningKind};
 use crate::check::CheckReport;
 use crate::collect::{Collected, Row};
 use crate::quality::{Analyser, Analysis, Compiled};
 use crate::review::{self, Review};
-
-pub use super::measures::{evidence, stars};
 
 /// Builds the report. Everything is derived from `collected` and `gpus`; nothing else is looked at.
 pub fn build(collected: &Collected, gpus: &[GpuSpec]) -> Report {
@@ -58,17 +66,10 @@ fn reviews(collected: &Collected, warnings: &mut Vec<Warning>) -> ReviewsByCell 
         Ok(reviews) => review::by_cell(&reviews, collected),
         Err(error) => {
             let text = format!("The reviews are left out: {error}");
-            warnings.push(Warning { kind: "bad_reviews".to_owned(), text });
+            warnings.push(Warning { kind: WarningKind::BadReviews, text });
             ReviewsByCell::new()
         }
     }
-}
-
-/// The name of what is compared: the model, and the engine where the sweep names several.
-pub fn variant_name(collected: &Collected, row: &Row) -> String {
-    let sweep = &collected.plan.sweep;
-    let several = sweep.models.iter().any(|m| m.name == row.model && m.engines.len() > 1);
-    if several { format!("{} · {}", row.model, row.engine.as_str()) } else { row.model.clone() }
 }
 
 fn cells(
@@ -84,7 +85,7 @@ fn cells(
                 rubrics.insert(&prompt.id, compiled);
             }
             Some(Err(error)) => warnings.push(Warning {
-                kind: "bad_rubric".to_owned(),
+                kind: WarningKind::BadRubric,
                 text: format!("Prompt {} is analysed without its rubric: {error}", prompt.id),
             }),
             None => {}
@@ -106,10 +107,10 @@ fn cells(
                 .and_then(|analyser| analyse(collected, row, record?, analyser, &languages));
             CellFacts {
                 cell: row.cell.clone(),
-                variant: variant_name(collected, row),
+                variant: collected.variant_name(row),
                 prompt: row.prompt_id.clone(),
                 run: row.run,
-                status: row.status.as_str().to_owned(),
+                status: row.status,
                 document: record.map(|r| r.document.key.clone()),
                 finish: record.map(|r| r.output.finish_reason),
                 metrics: record.map(|r| r.metrics.clone()),
@@ -152,7 +153,7 @@ fn checks(
         Err(wrong) => wrong,
     };
     warnings.push(Warning {
-        kind: "bad_checks".to_owned(),
+        kind: WarningKind::BadChecks,
         text: format!("The checks of cell {} are left out: {wrong}", row.cell),
     });
     Vec::new()

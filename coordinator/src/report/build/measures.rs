@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::model::{CellFacts, Measure};
 use crate::check;
+use crate::report::model::{CellFacts, Measure};
 use crate::review::Review;
 use crate::sweep::ReportRules;
 
@@ -46,6 +46,7 @@ pub fn evidence(cell: &CellFacts) -> Option<f64> {
     Some(if whole { coverage } else { 0.0 })
 }
 
+/// The value of a cell in terms of a measure.
 pub fn quality(cell: &CellFacts, measure: Measure) -> Option<f64> {
     match measure {
         Measure::Stars => stars(cell),

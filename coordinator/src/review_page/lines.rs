@@ -1,10 +1,10 @@
 //! An output line by line, as the review page shows it: coloured, with its code and its thinking
-//! told apart, and numbered as the evidence counts.
+//! marked, and numbered as the evidence counts.
 
 use serde::Serialize;
 
 use crate::quality::text;
-use crate::report::output_html;
+use crate::report::render::html::output_html;
 
 /// Beyond this an output is cut, and says so.
 const MOST_BYTES: usize = 400_000;
@@ -14,6 +14,7 @@ const MOST_BYTES: usize = 400_000;
 pub struct Line {
     /// Escaped, but for the colours.
     pub html: String,
+    /// What it belongs to.
     pub kind: Kind,
 }
 
@@ -44,8 +45,8 @@ pub fn of(output: &str) -> Vec<Line> {
     html.into_iter().zip(kinds).map(|(html, kind)| Line { html, kind }).collect()
 }
 
-/// Splits highlighted HTML at its line ends. A colour that spans lines, as a string in triple quotes
-/// does, is closed at the end of each and opened again.
+/// Splits highlighted HTML at its line ends. A colour that spans lines, as a string in triple
+/// quotes does, is closed at the end of each and opened again.
 fn split(html: &str) -> Vec<String> {
     let mut open: Option<&str> = None;
     html.split('\n')

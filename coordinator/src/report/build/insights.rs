@@ -1,7 +1,7 @@
 //! Key insights: sentences that the numbers support. One that does not hold is not said.
 
-use super::model::{CellFacts, Insight, Measure, Variant};
 use super::warnings::ABOVE_BOUND_PCT;
+use crate::report::model::{CellFacts, Insight, Measure, Variant};
 
 pub fn find(variants: &[Variant], cells: &[CellFacts], measure: Measure) -> Vec<Insight> {
     [
@@ -70,7 +70,8 @@ fn size_or_speed(variants: &[Variant]) -> Option<Insight> {
         return None;
     }
     let text = format!(
-        "{} holds {more:.1} times the bytes of {} and runs at 1/{times:.1} of its speed ({slow:.1} against {fast:.1} tok/s): decoding reads every weight for each token.",
+        "{} holds {more:.1} times the bytes of {} and runs at 1/{times:.1} of its speed \
+        ({slow:.1} against {fast:.1} tok/s): decoding reads every weight for each token.",
         large.name, small.name
     );
     Some(insight("Size costs speed", text, &[small, large]))
@@ -100,14 +101,16 @@ fn experts_or_dense(variants: &[Variant]) -> Option<Insight> {
     });
     if e < d * 0.95 {
         let text = format!(
-            "{} generates {e:.1} tok/s, the dense {} {d:.1},{reads}. A slow engine, not a slow model: its routing is not worth its savings here.",
+            "{} generates {e:.1} tok/s, the dense {} {d:.1},{reads}. A slow engine, not a slow \
+            model: its routing is not worth its savings here.",
             expert.name, peer.name
         );
         return Some(insight("Experts slower than dense", text, &[expert, peer]));
     }
     if e > d * 1.05 {
         let text = format!(
-            "{} generates {e:.1} tok/s, the dense {} of similar size {d:.1}: {:.1} times as fast, since few experts are read for a token.",
+            "{} generates {e:.1} tok/s, the dense {} of similar size {d:.1}: {:.1} times as fast, \
+            since few experts are read for a token.",
             expert.name,
             peer.name,
             e / d
@@ -162,7 +165,8 @@ fn near_the_bound(variants: &[Variant]) -> Option<Insight> {
         format!("{} reaches {most:.0} % of what this memory bandwidth allows.", high.name)
     } else {
         format!(
-            "{} reaches {most:.0} % of what the memory bandwidth allows, {} {least:.0} %: what is missing to 100 % is the engine's, not the model's.",
+            "{} reaches {most:.0} % of what the memory bandwidth allows, {} {least:.0} %: what is \
+            missing to 100 % is the engine's, not the model's.",
             high.name, low.name
         )
     };

@@ -8,11 +8,12 @@ use minijinja::value::Serde;
 use minijinja::{Environment, Value, context};
 
 use super::charts;
-use super::model::{CellFacts, Measure, Report};
 use crate::collect::Collected;
 use crate::quality::{highlight, text};
+use crate::report::model::{CellFacts, Measure, Report};
 
 const TEMPLATE: &str = include_str!("template.html");
+/// The style sheet of report and review page.
 pub const STYLE: &str = include_str!("style.css");
 
 /// Outputs share this much of the page; beyond it each is cut, and names its file.
