@@ -36,7 +36,7 @@ pub enum CommandError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error("{model} on engine {engine}: {source}")]
-    Bench { model: String, engine: &'static str, source: EngineError },
+    Bench { model: String, engine: &'static str, source: Box<EngineError> },
     #[error(transparent)]
     Hub(#[from] HubError),
     #[error(transparent)]
@@ -60,7 +60,8 @@ impl CommandError {
             | Self::Listen(_) => true,
             Self::Queue(error) | Self::Serve(ServeError::Queue(error)) => error.is_bad_input(),
             Self::Store(error) => error.is_bad_input(),
-            Self::Engine(error) | Self::Bench { source: error, .. } => is_bad_input(error.kind()),
+            Self::Engine(error) => is_bad_input(error.kind()),
+            Self::Bench { source, .. } => is_bad_input(source.kind()),
             Self::Hub(error) => is_bad_input(error.kind()),
             Self::Serve(ServeError::Hung(_)) | Self::System { .. } | Self::Output(_) => false,
         };

@@ -14,8 +14,10 @@ mod table;
 
 pub use args::BenchArgs;
 
-use bakeoff_proto::exit::Exit;
 use std::io::Write;
+
+use bakeoff_engine::EngineError;
+use bakeoff_proto::exit::Exit;
 
 use self::args::BenchPlan;
 use self::machine::Machine;
@@ -30,9 +32,12 @@ pub(super) fn execute(args: BenchArgs) -> Result<Exit, CommandError> {
     let mut rows = Vec::new();
     for subject in &plan.subjects {
         for engine in &plan.engines {
-            let found = measure::engine(&plan, &machine, subject, *engine).map_err(|source| {
-                CommandError::Bench { model: subject.id.clone(), engine: engine.as_str(), source }
-            })?;
+            let failed = |error: EngineError| CommandError::Bench {
+                model: subject.id.clone(),
+                engine: engine.as_str(),
+                source: error.into(),
+            };
+            let found = measure::engine(&plan, &machine, subject, *engine).map_err(failed)?;
             for row in &found {
                 eprintln!("{}", table::line(row));
             }
