@@ -12,13 +12,14 @@ pub const STANDARD: &[(&str, &[Variable])] = &[
         &[
             (
                 "RUST_LOG",
-                "What is logged, such as `debug` or `bakeoff_worker=trace,info` [default: `info` for \
-                 the worker, `warn` for the coordinator]",
+                "What is logged, such as `debug` or `bakeoff_worker=trace,info` [default: `info` \
+                 for the worker, `warn` for the coordinator]",
             ),
             ("NO_COLOR", "Log lines without colours"),
             (
                 "OTEL_EXPORTER_OTLP_ENDPOINT",
-                "Collector that traces are sent to by OTLP over HTTP, such as `http://collector:4318`; none are sent without it",
+                "Collector that traces are sent to by OTLP over HTTP, such as \
+                 `http://collector:4318`; none are sent without it",
             ),
             (
                 "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
@@ -53,7 +54,8 @@ pub const STANDARD: &[(&str, &[Variable])] = &[
             ("AWS_SESSION_TOKEN", "Token of temporary credentials (secret)"),
             (
                 "AWS_WEB_IDENTITY_TOKEN_FILE",
-                "File with a web identity token, exchanged for temporary credentials (IRSA); used when no access key is set",
+                "File with a web identity token, exchanged for temporary credentials (IRSA); used \
+                 when no access key is set",
             ),
             ("AWS_ROLE_ARN", "Role to assume with it"),
             ("AWS_ROLE_SESSION_NAME", "Name of that session"),
@@ -79,7 +81,8 @@ pub const STANDARD: &[(&str, &[Variable])] = &[
         &[
             (
                 "HF_HOME",
-                "Folder of everything Hugging Face's tools keep, models below `hub` [default: `~/.cache/huggingface`]",
+                "Folder of everything Hugging Face's tools keep, models below `hub` [default: \
+                 `~/.cache/huggingface`]",
             ),
             ("HF_HUB_CACHE", "Folder of downloaded models [default: `$HF_HOME/hub`]"),
             ("HF_TOKEN", "Access token for private and gated models (secret)"),

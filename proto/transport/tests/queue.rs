@@ -277,6 +277,10 @@ async fn events_and_cancellations_are_followed_through_a_restart_of_the_broker()
     assert_eq!(next.unwrap(), event(JobPhase::Cancelled));
 }
 
+async fn prepared(queue: &dyn JobQueue) {
+    queue.prepare(&settings(), &classes()).await.unwrap();
+}
+
 macro_rules! suite {
     ($($name:ident),* $(,)?) => {
         mod memory {
@@ -284,7 +288,7 @@ macro_rules! suite {
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $name() {
                     let queue = super::MemoryQueue::new();
-                    super::JobQueue::prepare(&queue, &super::settings(), &super::classes()).await.unwrap();
+                    super::prepared(&queue).await;
                     super::$name(&queue).await;
                 }
             )*
@@ -296,7 +300,7 @@ macro_rules! suite {
                 async fn $name() {
                     let server = super::NatsServer::start();
                     let queue = super::NatsQueue::connect(&server.args()).await.unwrap();
-                    super::JobQueue::prepare(&queue, &super::settings(), &super::classes()).await.unwrap();
+                    super::prepared(&queue).await;
                     super::$name(&queue).await;
                 }
             )*

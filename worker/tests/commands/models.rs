@@ -33,7 +33,8 @@ pub fn numbered(case: &str) -> TempDir {
     let vocab: Value =
         ids.map(|id| (id.to_string(), json!(id))).collect::<serde_json::Map<_, _>>().into();
     let tokenizer = json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+        "normalizer": null,
         "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
         "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "0"},
     });
