@@ -42,6 +42,7 @@ fn reference() -> String {
             let full = format!("{name} {}", command.get_name());
             write!(text, "\n### {full}\n\n{}.\n", about(command)).unwrap();
             table(&mut text, own_rows(command, &full, &mut shared));
+            text.push_str(&exit_codes(command));
         }
     }
     for (heading, (rows, commands)) in shared {
@@ -65,6 +66,13 @@ fn reference() -> String {
 fn about(command: &Command) -> String {
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     about.trim_end_matches('.').to_owned()
+}
+
+/// What the help says of exit codes that are the command's own.
+fn exit_codes(command: &Command) -> String {
+    let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let paragraph = help.split("\n\n").find(|paragraph| paragraph.starts_with("Exit code"));
+    paragraph.map(|text| format!("\n```text\n{text}\n```\n")).unwrap_or_default()
 }
 
 fn is_builtin(arg: &Arg) -> bool {

@@ -112,7 +112,7 @@ fn a_user_is_let_in_by_password_or_nkey_and_refused_without() {
     let path = place.write("user.nk", "no seed");
     place.both_refused(
         &[("NATS_URL", &url), ("NATS_NKEY", text(&path))],
-        &[text(&path), "holds no nkey seed"],
+        &[text(&path), "not an nkey seed"],
     );
     place.both_refused(
         &[("NATS_URL", &url), ("NATS_NKEY", "/no/such/file")],
@@ -212,7 +212,7 @@ fn tls_holds_with_the_right_authority_and_name_and_is_refused_otherwise() {
     let url = format!("tls://127.0.0.1:{}", plain.port());
     place.both_refused(
         &[("NATS_URL", &url), ("NATS_CA", text(&ca))],
-        &["no secure connection", "does the broker at this address speak TLS?"],
+        &["no secure connection", "check that the broker at this address speaks TLS"],
     );
 }
 
@@ -311,7 +311,7 @@ fn a_store_that_refuses_is_reported_with_what_to_check() {
     );
     place.both_refused(
         &as_user("s3://nothing/a", key, secret),
-        &["the bucket of s3://nothing/a does not exist: create it, or correct --store"],
+        &["the bucket or folder of s3://nothing/a does not exist"],
     );
     let [port] = free_ports();
     let away = format!("http://127.0.0.1:{port}");

@@ -1,6 +1,6 @@
 //! The command line: one file a command, each with its options and what it does.
 //!
-//! - [`run`]: serve the queue · [`doctor`]: what works here · [`bench`]: the engine's speed
+//! - [`run`]: serve the queue · [`doctor`]: what works here · [`mod@bench`]: the engine's speed
 //! - [`generate`]: one generation · [`fetch`]: models into the cache · `completions`
 //! - `device`: the option that several take
 

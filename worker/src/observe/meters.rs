@@ -1,5 +1,5 @@
 //! Metrics in Prometheus's conventions: base units, `_total` for counters, label values that are
-//! stable names ([`super::labels`]).
+//! stable names (`labels`).
 //!
 //! The metrics are listed with their meaning in [`Meters::catalogue`], from which
 //! deploy/CONFIGURATION.md is made. The generating thread touches them at every token, which is
