@@ -231,7 +231,10 @@ async fn nothing_is_executed_unless_the_sweep_asks_for_it() {
     let python = "[checks]\npython = \"/usr/bin/no-such-python\"\n";
     std::fs::write(folder.join("bad.toml"), sweep(python)).unwrap();
     let message = refused(&coordinator(folder, &["check", "s", "--sweep", "bad.toml"]));
-    assert!(message.contains("`/usr/bin/no-such-python` cannot be used as the Python interpreter"), "{message}");
+    assert!(
+        message.contains("`/usr/bin/no-such-python` cannot be used as the Python interpreter"),
+        "{message}"
+    );
     std::fs::write(folder.join("bad.toml"), sweep("[checks]\npython = \"/bin/ls\"\n")).unwrap();
     let message = refused(&coordinator(folder, &["check", "s", "--sweep", "bad.toml"]));
     assert!(message.contains("`/bin/ls` cannot be used as the Python interpreter"), "{message}");

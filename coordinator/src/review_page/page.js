@@ -176,7 +176,7 @@ function nextOpen() {
 }
 
 function nextProof() {
-  if (proofs.length === 0) return state("there is no evidence here");
+  if (proofs.length === 0) return state("no evidence here");
   proof = (proof + 1) % proofs.length;
   goTo(proofs[proof]);
 }

@@ -118,7 +118,7 @@ async fn workers_of_another_class_and_dead_ones_do_not_count() {
     wait_for(&mut events, "that a cell is generated", decoding(900)).await;
     worker.kill();
     let watching = Program::start(&mut bench.coordinator(&["watch", "long"]));
-    watching.wait_for_stderr("no worker is pulling (one was taken, and nothing was heard", LIMIT);
+    watching.wait_for_stderr("no worker is pulling (one was taken, and no worker has sent", LIMIT);
     let _next = bench.worker("next");
     let watched = ended(watching).expect(0);
     assert!(watched.stdout.starts_with("long: 2 of 2 done\n"), "{}", watched.stdout);
