@@ -26,7 +26,8 @@ impl Model {
     /// Builds the model of the architecture from named tensors.
     ///
     /// # Errors
-    /// The configuration needs what candle-transformers ignores; the device refuses; `on_progress` breaks.
+    /// The configuration needs what candle-transformers ignores; the device refuses;
+    /// `on_progress` breaks.
     pub fn load(
         config: &ModelConfig,
         weights: &Weights,
@@ -62,8 +63,8 @@ impl Model {
         })
     }
 
-    /// `input` is `[1, n]`, its first token at `position`; gives the last logits, `[1, 1, vocab]` or
-    /// `[1, vocab]`.
+    /// `input` is `[1, n]`, its first token at `position`; gives the last logits, `[1, 1, vocab]`
+    /// or `[1, vocab]`.
     ///
     /// # Errors
     /// The device refuses.
