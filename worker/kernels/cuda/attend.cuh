@@ -10,24 +10,23 @@
 #include "grid.cuh"
 #include "mma.cuh"
 
-constexpr int kHeads = 8;  // query heads of a block: the width of the instruction
 constexpr int kKeys = 16;  // keys of a tile
 
 template <int HD>
 struct AttentionShared {
-    alignas(16) bf16 q[kHeads][HD];
+    alignas(16) bf16 q[kGroupHeads][HD];
     alignas(16) bf16 k[HD];
     alignas(16) bf16 v[HD];
-    float warp_max[kConsumerWarps][kHeads];
-    float warp_total[kConsumerWarps][kHeads];
-    alignas(16) float warp_out[kConsumerWarps][kHeads][HD];
+    float warp_max[kConsumerWarps][kGroupHeads];
+    float warp_total[kConsumerWarps][kGroupHeads];
+    alignas(16) float warp_out[kConsumerWarps][kGroupHeads][HD];
 };
 
 // One block's part of a key/value head's result, in device memory.
 template <int HD>
 struct AttentionPart {
-    float2 scale[kHeads];  // the largest score and the sum of weights
-    alignas(16) float out[kHeads][HD];
+    float2 scale[kGroupHeads];  // the largest score and the sum of weights
+    alignas(16) float out[kGroupHeads][HD];
 };
 
 // Norm and rotation of one head, each if it is given, by half a warp; its lane `i` holds the pairs i, i + 16, ...
@@ -92,7 +91,7 @@ struct AttentionCut {
     uint32_t splits;               // blocks that share a group's keys
     __device__ __forceinline__ AttentionCut(uint32_t position, uint32_t heads, uint32_t kv_heads)
         : position(position), tiles(position / kKeys + 1), shared_heads(kv_heads ? heads / kv_heads : 0),
-          groups((shared_heads + kHeads - 1) / kHeads), group_heads(groups ? (shared_heads + groups - 1) / groups : 0),
+          groups((shared_heads + kGroupHeads - 1) / kGroupHeads), group_heads(groups ? (shared_heads + groups - 1) / groups : 0),
           all_groups(kv_heads * groups), splits(1) {
         // Up to two tiles a warp one block takes all: to meet others would cost more.
         if (tiles > 2 * kConsumerWarps)
@@ -182,10 +181,10 @@ __device__ __forceinline__ void attend(const AttentionInput& a, const AttentionC
         const float* sin = a.sin + (size_t)position * (HD / 2);
         // Each half of a warp prepares a query head, the new key or the new value. Where there are fewer heads
         // than places, the last fills the others, whose results nobody takes.
-        static_assert(kConsumers / 16 >= kHeads + 2, "a role each");
+        static_assert(kConsumers / 16 >= kGroupHeads + 2, "a role each");
         const uint32_t role = threadIdx.x / 16;
-        if (role < kHeads + 2) {
-            const bool query = role < kHeads, value = role > kHeads;
+        if (role < kGroupHeads + 2) {
+            const bool query = role < kGroupHeads, value = role > kGroupHeads;
             const uint32_t kv_row = a.heads + kv_head + (value ? a.kv_heads : 0);
             const uint32_t at = query ? first_head + min(role, heads - 1) : kv_row;
             prepare_head<HD>(a.qkv + (size_t)at * HD, query ? a.q_norm : value ? nullptr : a.k_norm,

@@ -1,9 +1,6 @@
 // Small device functions and the launch helper that all kernels share.
 #pragma once
-#include "layout.cuh"
-
-constexpr int kMaxExperts = 256;
-constexpr int kMaxTopK = 16;
+#include "abi.h"
 
 // Programmatic dependent launch. `wait_for_predecessor` returns when every earlier kernel of the
 // stream has completed and its writes are visible; `let_successor_start` allows the next kernel's
@@ -90,7 +87,7 @@ inline cudaError_t launch_kernel(void (*kernel)(Params...), const LaunchShape& s
     config.gridDim = shape.grid;
     config.blockDim = dim3(shape.threads);
     config.dynamicSmemBytes = shape.shared_bytes;
-    config.stream = target.stream;
+    config.stream = static_cast<cudaStream_t>(target.stream);
     cudaLaunchAttribute attributes[2];
     int count = 0;
     if (target.dependent) {

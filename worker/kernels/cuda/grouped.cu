@@ -5,7 +5,6 @@
 
 namespace {
 
-constexpr int kTileRows = 64;     // TILE_ROWS in src/grouped.rs
 constexpr int kTileColumns = 128;
 constexpr int kTileDepth = 64;
 constexpr int kStages = 4;
@@ -13,7 +12,7 @@ constexpr int kThreads = 128;     // 2 × 2 warps of 32 rows × 64 columns
 constexpr int kStageBytes = (kTileRows + kTileColumns) * kTileDepth * 2;
 constexpr int kSharedBytes = kStages * kStageBytes;
 
-enum Kind { kGateUp, kDown, kDense };
+enum Kind { kGroupedGateUp, kGroupedDown, kDense };
 
 struct Product {
     const bf16* a;
@@ -37,7 +36,7 @@ __global__ void __launch_bounds__(kThreads, 2) grouped_product(Product p) {
         first = p.tiles[2 * blockIdx.y + 1];
         end = p.offsets[expert + 1];
     }
-    const uint32_t rows = min((uint32_t)kTileRows, end - first);
+    const uint32_t rows = min(kTileRows, end - first);
     const uint32_t column = blockIdx.x * kTileColumns;
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const uint32_t warp_row = warp / 2 * 32, warp_column = warp % 2 * 64;
@@ -49,7 +48,7 @@ __global__ void __launch_bounds__(kThreads, 2) grouped_product(Product p) {
 #pragma unroll
     for (int i = 0; i < kTileRows / 16; ++i) {
         const uint32_t row = first + min(line + 16 * i, rows - 1);
-        a_rows[i] = p.a + (size_t)(KIND == kGateUp ? p.token_of[row] : row) * p.depth + piece * 8;
+        a_rows[i] = p.a + (size_t)(KIND == kGroupedGateUp ? p.token_of[row] : row) * p.depth + piece * 8;
     }
     const bf16* b_rows = p.b + ((size_t)expert * p.columns + column + line) * p.depth + piece * 8;
     const uint32_t steps = (p.depth + kTileDepth - 1) / kTileDepth;
@@ -110,9 +109,9 @@ __global__ void __launch_bounds__(kThreads, 2) grouped_product(Product p) {
                 const uint32_t c = column + warp_column + n * 8 + 2 * t;
                 if (c >= p.columns) continue;
                 const float x = sum[m][n][2 * half], y = sum[m][n][2 * half + 1];
-                if (KIND == kGateUp)
+                if (KIND == kGroupedGateUp)
                     static_cast<bf16*>(p.out)[slot * (p.columns / 2) + c / 2] = __float2bfloat16(silu(x) * y);
-                else if (KIND == kDown)
+                else if (KIND == kGroupedDown)
                     *reinterpret_cast<uint32_t*>(static_cast<bf16*>(p.out) + slot * p.columns + c) = pack(x, y);
                 else {
                     float* out = static_cast<float*>(p.out) + slot * p.columns + c;
@@ -231,13 +230,13 @@ extern "C" int bk_sort_by_expert(const SortByExpert* a, const Target* t) {
 extern "C" int bk_grouped_gate_up(const GroupedGateUp* a, const Target* t) {
     const ExpertPlan& plan = a->plan;
     const Product p = {a->x, a->weight, a->act, plan.tiles, plan.counts, plan.offsets, plan.token_of, 0, 2 * a->inter, a->hidden};
-    return launch_product<kGateUp>(p, most_tiles(plan), *t);
+    return launch_product<kGroupedGateUp>(p, most_tiles(plan), *t);
 }
 
 extern "C" int bk_grouped_down(const GroupedDown* a, const Target* t) {
     const ExpertPlan& plan = a->plan;
     const Product p = {a->act, a->weight, a->out, plan.tiles, plan.counts, plan.offsets, plan.token_of, 0, a->hidden, a->inter};
-    return launch_product<kDown>(p, most_tiles(plan), *t);
+    return launch_product<kGroupedDown>(p, most_tiles(plan), *t);
 }
 
 extern "C" int bk_combine_rows(const CombineRows* a, const Target* t) {

@@ -6,10 +6,7 @@
 #pragma once
 #include "common.cuh"
 
-constexpr uint32_t kConsumerWarps = 7;
 constexpr uint32_t kConsumers = kConsumerWarps * 32;
-constexpr uint32_t kStageVectors = 256;  // 16-byte vectors that a stage holds at most
-constexpr uint32_t kMaxStages = 96;
 
 __device__ __forceinline__ void barrier_init(uint64_t* bar) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(bar)) : "memory");
@@ -46,14 +43,7 @@ __device__ __forceinline__ void bulk_copy_once(void* shared, const void* global,
         : "memory");
 }
 
-// How a matrix is cut into items, one a stage. A unit is what one result needs: `rows` rows (two for
-// gate and up). A row is `segments` pieces of `segment_vectors`, which lie apart; a stage holds `merged`
-// whole segments, or one of the `chunks` of a segment.
-struct Cut {
-    uint32_t units, rows, segments, segment_vectors, chunks, chunk_vectors, merged, steps;
-};
-
-// One party's walk over the items of a phase, of every `stride` one.
+// One party's walk over the items of a phase, of every `stride` one; see `Cut` in src/abi/plan.rs.
 struct Walk {
     const Cut& cut;
     uint32_t row, step;
@@ -107,10 +97,6 @@ struct Turns {
     }
 };
 
-constexpr uint32_t kRequesters = 8;  // lanes of the requesting warp
-// Items on their way at a time: enough for the bandwidth, and no more, since everything else that goes
-// to L2 waits behind them.
-constexpr uint32_t kInFlight = 16;
 static_assert(kInFlight % kRequesters == 0, "a lane waits for an item of its own");
 
 // The requesting side. `Address` maps (row, segment) to where the segment lies; rows count over all units.

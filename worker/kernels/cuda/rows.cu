@@ -137,6 +137,7 @@ extern "C" int bk_add_norm_rows(const AddNormRows* a, const Target* t) {
     const LaunchShape shape = {dim3(a->tokens), kNormThreads, 0, 0};
     if (a->hidden <= kNormThreads * 4 * 4) return launch_kernel(add_norm_rows<4>, shape, *t, *a);
     if (a->hidden <= kNormThreads * 4 * 8) return launch_kernel(add_norm_rows<8>, shape, *t, *a);
+    static_assert(kNormThreads * 4 * 16 >= kMaxHidden, "sixteen vectors of four hold a row");
     return launch_kernel(add_norm_rows<16>, shape, *t, *a);
 }
 

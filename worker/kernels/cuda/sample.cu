@@ -297,7 +297,7 @@ __global__ void __launch_bounds__(kThreads, 1) sample(SampleStep a) {
     if (rank == 0 && threadIdx.x == 0) {
         uint32_t stop = 0;
         if (!is_forced)
-            for (uint32_t i = 0; i < min(settings.eos_count, (uint32_t)kMaxEos); ++i)
+            for (uint32_t i = 0; i < min(settings.eos_count, kMaxEos); ++i)
                 if (settings.eos[i] == sampled) stop = kStopEos;
         if (!stop && (step + 1 >= a.state->max_steps || position + 1 >= a.state->cache_len)) stop = kStopLength;
         if (!stop && control) stop = kStopCancelled;
@@ -330,12 +330,14 @@ __global__ void __launch_bounds__(256) mark_seen(MarkSeen a) {
 
 extern "C" int bk_sample(const SampleStep* a, const Target* t) {
     const LaunchShape shape = {dim3(kCluster), kThreads, 0, kCluster};
-    const uint32_t per_block = kThreads * kCluster * 4;
+    constexpr uint32_t per_block = kThreads * kCluster * 4;
+    static_assert(per_block * 8 >= kMaxVocab, "eight groups of four hold all logits");
     if (a->rows <= per_block * 5) return launch_kernel(sample<5>, shape, *t, *a);
     return launch_kernel(sample<8>, shape, *t, *a);
 }
 
 extern "C" int bk_mark_seen(const MarkSeen* a, const Target* t) {
+    if (a->count == 0) return cudaSuccess;
     const Target plain = {t->stream, t->sm_count, 0};
     return launch_kernel(mark_seen, LaunchShape{dim3((a->count + 255) / 256), 256, 0, 0}, plain, *a);
 }

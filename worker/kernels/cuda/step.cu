@@ -15,25 +15,15 @@ constexpr uint32_t kHeldHidden = 2048;
 // Counters: arrivals at the grid's barriers, blocks that have left, and one for each group of heads.
 constexpr uint32_t kArrived = 0, kLeft = 1, kJoined = 2;
 
-// What the weights of a layer are multiplied with, in this order, and `lm_head` after the last layer. All
-// phases go through the same code, both where they are requested and where they are multiplied: code that
+// All phases go through the same code, both where they are requested and where they are multiplied: code that
 // the multiprocessor's instruction cache does not hold costs a layer more than its branches do.
-enum Phase : uint32_t { kQkv, kO, kGateUp, kDown, kExpertGateUp, kExpertDown, kLmHead, kPhases };
-
 __device__ __forceinline__ Phase phase_after(Phase phase, bool routed, uint32_t& layer, uint32_t layer_count) {
     if (phase == kO) return routed ? kExpertGateUp : kGateUp;
     if (phase != kDown && phase != kExpertDown) return (Phase)(phase + 1);
     return ++layer < layer_count ? kQkv : kLmHead;
 }
 
-// How the phases are cut and the shared memory is laid out.
-struct Plan {
-    Cut cuts[kPhases];
-    uint32_t stages, stage_vectors;
-    uint32_t input_bytes, layer_bytes, product_bytes, own_rows, own_bytes;
-};
-
-// A block's shared memory.
+// A block's shared memory, as the plan lays it out.
 struct Shared {
     Ring ring;
     uint8_t* input;      // of the phase: normed or BF16 values; attention's scratch
@@ -43,7 +33,7 @@ struct Shared {
     float* own_gamma;    // of the norm after attention,
     float* own_normed;   // and of their product
     bf16* own_router;    // the router's columns for these rows, [row][expert]
-    __device__ Shared(const Plan& plan, uint8_t* bytes) {
+    __device__ Shared(const StepPlan& plan, uint8_t* bytes) {
         auto take = [&](uint32_t size) {
             uint8_t* at = bytes;
             bytes += size;
@@ -71,6 +61,11 @@ struct Choice {
     float weights[kMaxTopK];
     float logits[kMaxExperts];  // but for the norm's scale
 };
+
+// What a block declares beside the plan's shared memory; rounded up, since the latter begins on 128 bytes.
+static_assert((sizeof(Choice) + sizeof(Range) * kPhases + sizeof(float) * kConsumerWarps + 127) / 128 * 128 ==
+                  kStepStaticBytes,
+              "the plan leaves room for it");
 
 // Where the rows of a phase lie: one behind the other, of the chosen experts only where there are `ids`.
 struct Source {
@@ -126,7 +121,7 @@ __device__ __forceinline__ Source source_of(Phase phase, const DecodeStep& a, co
 }
 
 // The requesting warp.
-__device__ __forceinline__ void request_weights(const DecodeStep& a, const Plan& plan, const Shared& s,
+__device__ __forceinline__ void request_weights(const DecodeStep& a, const StepPlan& plan, const Shared& s,
                                                 const Range* ranges, Choice& choice) {
     const uint32_t lane = threadIdx.x % 32;
     Requests requests(s.ring, a.state);
@@ -157,7 +152,7 @@ __device__ __forceinline__ void request_weights(const DecodeStep& a, const Plan&
 template <int HD>
 struct Consumer {
     const DecodeStep& a;
-    const Plan& plan;
+    const StepPlan& plan;
     const Shared& s;
     const Range* ranges;
     const Range own;  // rows of the residual stream
@@ -351,7 +346,7 @@ struct Consumer {
 
 template <int HD>
 __global__ void __launch_bounds__(kThreads, 1)
-    decode_step(const __grid_constant__ DecodeStep a, const __grid_constant__ Plan plan) {
+    decode_step(const __grid_constant__ DecodeStep a, const __grid_constant__ StepPlan plan) {
     extern __shared__ __align__(128) uint8_t bytes[];
     __shared__ Choice choice;
     __shared__ Range ranges[kPhases];
@@ -374,62 +369,16 @@ __global__ void __launch_bounds__(kThreads, 1)
         .run();
 }
 
-uint32_t round_up(uint32_t v, uint32_t to) { return (v + to - 1) / to * to; }
-
-Cut cut(uint32_t units, uint32_t rows, uint32_t segments, uint32_t segment_vectors) {
-    Cut c = {units, rows, segments, segment_vectors, 1, segment_vectors, 1, 0};
-    if (units == 0 || segment_vectors == 0) return Cut{0, rows, segments, 8, 1, 8, 1, 1};
-    c.chunks = (segment_vectors + kStageVectors - 1) / kStageVectors;
-    if (c.chunks > 1) c.chunk_vectors = round_up((segment_vectors + c.chunks - 1) / c.chunks, 8);
-    c.chunks = (segment_vectors + c.chunk_vectors - 1) / c.chunk_vectors;
-    if (c.chunks == 1) c.merged = kStageVectors / segment_vectors < segments ? kStageVectors / segment_vectors : segments;
-    c.steps = (segments + c.merged - 1) / c.merged * c.chunks;
-    return c;
-}
-
 template <int HD>
-cudaError_t launch(const DecodeStep& a, const Target& t) {
-    const uint32_t q_rows = a.heads * HD, hidden = a.hidden / 8;
-    Plan plan = {};
-    plan.cuts[kQkv] = cut(a.layer_count ? q_rows + 2 * a.kv_heads * HD : 0, 1, 1, hidden);
-    plan.cuts[kO] = cut(a.hidden, 1, 1, q_rows / 8);
-    plan.cuts[kGateUp] = cut(a.inter, 2, 1, hidden);
-    plan.cuts[kDown] = cut(a.inter ? a.hidden : 0, 1, 1, a.inter / 8);
-    plan.cuts[kExpertGateUp] = cut(a.top_k * a.expert_inter, 2, 1, hidden);
-    plan.cuts[kExpertDown] = cut(a.top_k ? a.hidden : 0, 1, a.top_k, a.expert_inter / 8);
-    plan.cuts[kLmHead] = cut(a.vocab, 1, 1, hidden);
-    uint32_t products = 1;
-    for (const Cut& c : plan.cuts) {
-        const uint32_t items = (c.units + t.sm_count - 1) / t.sm_count * c.rows * c.steps;
-        if (items > products) products = items;
-        if (c.units && c.merged * c.chunk_vectors > plan.stage_vectors) plan.stage_vectors = c.merged * c.chunk_vectors;
-    }
-    uint32_t input = sizeof(AttentionShared<HD>);
-    for (uint32_t bytes : {a.hidden * 4, q_rows * 2, a.inter * 2, a.top_k * a.expert_inter * 4})
-        if (bytes > input) input = bytes;
-    plan.input_bytes = round_up(input, 128);
-    plan.layer_bytes = round_up(a.layer_count * sizeof(StepLayer), 16);
-    plan.product_bytes = round_up(products * 4, 16);
-    plan.own_rows = round_up((a.hidden + t.sm_count - 1) / t.sm_count, 4);
-    plan.own_bytes = round_up(plan.own_rows * (3 * 4 + a.experts * 2), 16);
-    cudaFuncAttributes attributes;
-    cudaError_t e = cudaFuncGetAttributes(&attributes, decode_step<HD>);
-    if (e != cudaSuccess) return e;
-    constexpr uint32_t kMostShared = 227 * 1024;
-    const uint32_t fixed = plan.input_bytes + plan.layer_bytes + 2 * kMaxStages * 8 + plan.product_bytes + plan.own_bytes;
-    const uint32_t taken = fixed + (uint32_t)attributes.sharedSizeBytes;
-    plan.stages = taken < kMostShared ? (kMostShared - taken) / (plan.stage_vectors * 16) : 0;
-    if (plan.stages > kMaxStages) plan.stages = kMaxStages;
-    // The engine refuses such shapes before it loads them: `step_bytes` in its fused/dims.rs.
-    if (plan.stages < kInFlight + kRequesters) return cudaErrorInvalidConfiguration;
-    const LaunchShape shape = {dim3(t.sm_count), kThreads, fixed + plan.stages * plan.stage_vectors * 16, 0};
-    return launch_kernel(decode_step<HD>, shape, t, a, plan);
+cudaError_t launch(const PlannedStep& planned, const Target& t) {
+    const LaunchShape shape = {dim3(t.sm_count), kThreads, planned.plan.shared_bytes, 0};
+    return launch_kernel(decode_step<HD>, shape, t, planned.step, planned.plan);
 }
 
 }  // namespace
 
-extern "C" int bk_decode_step(const DecodeStep* a, const Target* t) {
-    switch (a->head_dim) {
+extern "C" int bk_decode_step(const PlannedStep* a, const Target* t) {
+    switch (a->step.head_dim) {
         case 16: return launch<16>(*a, *t);
         case 32: return launch<32>(*a, *t);
         case 64: return launch<64>(*a, *t);

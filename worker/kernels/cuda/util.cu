@@ -73,11 +73,12 @@ __global__ void __launch_bounds__(kReadThreads) read_bandwidth(ReadBandwidth a) 
 }  // namespace
 
 extern "C" int bk_fill_random(const FillRandom* a, const Target* t) {
+    if (a->count == 0) return cudaSuccess;
     const Target plain = {t->stream, t->sm_count, 0};
     return launch_kernel(fill_random, LaunchShape{dim3(t->sm_count * 8), 256, 0, 0}, plain, *a);
 }
 
 extern "C" int bk_read_bandwidth(const ReadBandwidth* a, const Target* t) {
     const Target plain = {t->stream, t->sm_count, 0};
-    return launch_kernel(read_bandwidth, LaunchShape{dim3(t->sm_count * 4), kReadThreads, 0, 0}, plain, *a);
+    return launch_kernel(read_bandwidth, LaunchShape{dim3(min(t->sm_count * 4, kMaxReadBlocks)), kReadThreads, 0, 0}, plain, *a);
 }

@@ -2,8 +2,9 @@
 //! `lm_head`, then sampling.
 
 use bakeoff_kernels::{
-    DecodeState, DevicePtr, KernelError, RingEntry, SampleSettings, sample::SampleStep, step,
-    step::StepLayer,
+    DecodeState, DevicePtr, Kernel as _, KernelError, RingEntry, SampleSettings,
+    sample::SampleStep,
+    step::{self, StepLayer},
 };
 use cudarc::driver::{CudaGraph, sys};
 use half::bf16;
@@ -12,6 +13,7 @@ use super::{
     cache::KvCache,
     device::{Buffer, Gpu, Mapped, driver_error, kernel_error},
     dims::Dims,
+    prefill::ResidualRow,
     weights::{Mlp, Weights},
 };
 use crate::EngineError;
@@ -145,8 +147,8 @@ impl DecodeStep<'_> {
     ///
     /// # Errors
     /// A launch fails.
-    pub fn launch_first(&self, last_row: DevicePtr<f32>) -> Result<(), EngineError> {
-        self.run(0, last_row, Some(self.buffers.state.ptr()))
+    pub fn launch_first(&self, last: ResidualRow<'_>) -> Result<(), EngineError> {
+        self.run(0, last.ptr(), Some(self.buffers.state.ptr()))
             .and_then(|()| self.sample())
             .map_err(kernel_error)
     }
@@ -155,8 +157,8 @@ impl DecodeStep<'_> {
     ///
     /// # Errors
     /// A launch fails.
-    pub fn launch_logits(&self, h: DevicePtr<f32>) -> Result<(), EngineError> {
-        self.run(0, h, None).map_err(kernel_error)
+    pub fn launch_logits(&self, row: ResidualRow<'_>) -> Result<(), EngineError> {
+        self.run(0, row.ptr(), None).map_err(kernel_error)
     }
 
     /// The step as a graph.
@@ -175,7 +177,7 @@ impl DecodeStep<'_> {
         Ok(StepGraph(graph))
     }
 
-    /// So many layers from the first, the last norm and `lm_head`.
+    /// So many layers from the first, the last norm and `lm_head`; `h` is a residual stream of this engine's.
     fn run(
         &self,
         layers: usize,
@@ -185,7 +187,7 @@ impl DecodeStep<'_> {
         let (dims, weights, buffers) = (self.dims, self.weights, self.buffers);
         let experts = dims.experts.as_ref();
         let has_dense = weights.layers.iter().any(|layer| matches!(layer.mlp, Mlp::Dense { .. }));
-        step::DecodeStep {
+        let step = step::DecodeStep {
             layers: Some(buffers.layers.ptr()),
             norm: weights.norm,
             lm_head: weights.lm_head,
@@ -215,13 +217,16 @@ impl DecodeStep<'_> {
             renormalise: experts.map_or(0, |e| e.renormalise),
             eps: dims.eps,
             scale: dims.scale(),
-        }
-        .launch(&self.gpu.launcher)
+        };
+        // SAFETY: weights, cache and buffers were allocated for these dims and outlive the engine's use of
+        // the stream; `Weights` and `step_layers` put each address where its matrix lies; the counters
+        // and sums were zeroed, and each step leaves them so; only this stream touches any of it.
+        unsafe { step.launch(&self.gpu.launcher) }
     }
 
     fn sample(&self) -> Result<(), KernelError> {
         let buffers = self.buffers;
-        SampleStep {
+        let sample = SampleStep {
             logits: buffers.logits.ptr(),
             state: buffers.state.ptr(),
             settings: buffers.settings.ptr(),
@@ -234,8 +239,10 @@ impl DecodeStep<'_> {
             rows: self.dims.vocab,
             hidden: self.dims.hidden,
             ring_capacity: RING_CAPACITY as u32,
-        }
-        .launch(&self.gpu.launcher)
+        };
+        // SAFETY: as for the step; ring and control are mapped host memory, which the host reads and writes
+        // a word at a time, volatile, as the kernel expects.
+        unsafe { sample.launch(&self.gpu.launcher) }
     }
 }
 

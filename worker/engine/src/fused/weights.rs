@@ -1,6 +1,6 @@
 //! The weights on the device: the plan's slots as addresses, filled at random or by the uploader.
 
-use bakeoff_kernels::{DevicePtr, util::FillRandom};
+use bakeoff_kernels::{DevicePtr, Kernel as _, util::FillRandom};
 use half::bf16;
 
 use super::{
@@ -91,16 +91,17 @@ impl Weights {
     /// A launch fails.
     pub fn fill_random(&self, gpu: &Gpu, plan: &WeightPlan) -> Result<(), EngineError> {
         let fill = |slot: Slot, mean: f32| {
-            FillRandom {
+            assert!(slot.offset + slot.bytes <= self.arena.bytes(), "{slot:?} is beyond the weights");
+            let fill = FillRandom {
                 out: self.arena.ptr().offset(slot.offset).cast(),
                 count: (slot.bytes / size_of::<bf16>()) as u64,
                 first: (slot.offset / size_of::<bf16>()) as u64,
                 seed: DUMMY_SEED,
                 mean,
                 deviation: DUMMY_DEVIATION,
-            }
-            .launch(&gpu.launcher)
-            .map_err(kernel_error)
+            };
+            // SAFETY: the slot lies inside the arena, which nothing reads before the stream is through.
+            unsafe { fill.launch(&gpu.launcher) }.map_err(kernel_error)
         };
         fill(Slot { offset: 0, bytes: plan.bytes }, 0.0)?;
         plan.norms.iter().try_for_each(|&slot| fill(slot, 1.0))
