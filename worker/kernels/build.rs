@@ -10,8 +10,8 @@ use std::{
     thread,
 };
 
-// The description of what host and device share, compiled into this script too: its offsets are those
-// that the compiler gives the crate's structs.
+// The description of what host and device share, compiled into this script too: its offsets are
+// those that the compiler gives the crate's structs.
 #[allow(dead_code, unused_imports, reason = "the script only describes")]
 #[path = "src"]
 mod shared {
@@ -37,6 +37,9 @@ const HEADERS: &[&str] = &[
     "ring.cuh",
     "grid.cuh",
     "attend.cuh",
+    "attend_tile.cuh",
+    "softmax.cuh",
+    "prepare_head.cuh",
     "choice.cuh",
 ];
 const SOURCES: &[&str] = &[

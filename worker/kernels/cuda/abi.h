@@ -1,5 +1,6 @@
-// What host and device share. Written from src/abi, src/plan.rs and src/limits.rs; see
-// src/describe.rs. After a change there: BAKEOFF_WRITE_ABI=1 cargo check -p bakeoff-kernels
+// What host and device share. Written from src/abi and src/limits.rs; see
+// src/describe.rs. After a change there: BAKEOFF_WRITE_ABI=1 cargo check -p
+         // bakeoff-kernels
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
@@ -24,12 +25,32 @@ constexpr uint32_t kInFlight = 16;
 constexpr uint32_t kGroupHeads = 8;
 constexpr uint32_t kStepStaticBytes = 1280;
 constexpr uint32_t kPhases = 7;
+constexpr uint32_t kAttentionBytes16 = 4352;
+constexpr uint32_t kAttentionBytes32 = 8256;
+constexpr uint32_t kAttentionBytes64 = 16064;
+constexpr uint32_t kAttentionBytes128 = 31680;
 
-enum Phase : uint32_t { kQkv = 0, kO = 1, kGateUp = 2, kDown = 3, kExpertGateUp = 4, kExpertDown = 5, kLmHead = 6 };
+enum Phase : uint32_t {
+    kQkv = 0,
+    kO = 1,
+    kGateUp = 2,
+    kDown = 3,
+    kExpertGateUp = 4,
+    kExpertDown = 5,
+    kLmHead = 6,
+};
 
-enum StopReason : uint32_t { kStopEos = 1, kStopLength = 2, kStopCancelled = 3, kStopError = 4 };
+enum StopReason : uint32_t {
+    kStopEos = 1,
+    kStopLength = 2,
+    kStopCancelled = 3,
+    kStopError = 4,
+};
 
-enum StepError : uint32_t { kErrorNotANumber = 1, kErrorInfinite = 2 };
+enum StepError : uint32_t {
+    kErrorNotANumber = 1,
+    kErrorInfinite = 2,
+};
 
 struct alignas(8) Target {
     void* stream;

@@ -71,16 +71,18 @@ struct LaunchShape {
 };
 
 template <typename... Params>
-inline cudaError_t launch_kernel(void (*kernel)(Params...), const LaunchShape& shape, const Target& target,
-                                 const Params&... params) {
+inline cudaError_t launch_kernel(void (*kernel)(Params...), const LaunchShape& shape,
+                                 const Target& target, const Params&... params) {
     // The limit without asking, 48 KB, counts static shared memory too.
     if (shape.shared_bytes > 32 * 1024) {
-        cudaError_t e = cudaFuncSetAttribute((const void*)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                             (int)shape.shared_bytes);
+        cudaError_t e =
+            cudaFuncSetAttribute((const void*)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 (int)shape.shared_bytes);
         if (e != cudaSuccess) return e;
     }
     if (shape.cluster > 8) {
-        cudaError_t e = cudaFuncSetAttribute((const void*)kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+        cudaError_t e = cudaFuncSetAttribute((const void*)kernel,
+                                             cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
         if (e != cudaSuccess) return e;
     }
     cudaLaunchConfig_t config = {};

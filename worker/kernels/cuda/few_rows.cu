@@ -10,10 +10,10 @@ namespace cg = cooperative_groups;
 namespace {
 
 static_assert(kMaxFewRows == 128, "two warpgroups multiply 64 rows each");
-constexpr int kDepth = 64;     // a stage's; its rows are 128 bytes, the width of the swizzle
+constexpr int kDepth = 64;  // a stage's; its rows are 128 bytes, the width of the swizzle
 constexpr int kThreads = 256;
 constexpr int kSharedBytes = 216 * 1024;
-constexpr int kMaxSplit = 8;   // blocks of a cluster
+constexpr int kMaxSplit = 8;  // blocks of a cluster
 
 enum Kind { kGateUpRows, kDownRows };
 
@@ -24,8 +24,8 @@ struct Product {
     uint32_t tokens, columns, depth;
 };
 
-// A cluster multiplies all tokens with WIDTH · COUNT rows of the weights, each of its blocks a range of the depth;
-// then they add up, each block for its share of the tokens, in a fixed order.
+// A cluster multiplies all tokens with WIDTH · COUNT rows of the weights, each of its blocks a
+// range of the depth; then they add up, each block for its share of the tokens, in a fixed order.
 template <int KIND, int WIDTH, int COUNT>
 __global__ void __launch_bounds__(kThreads, 1) few_rows(Product p, uint32_t split) {
     constexpr int kColumns = WIDTH * COUNT;
@@ -48,8 +48,8 @@ __global__ void __launch_bounds__(kThreads, 1) few_rows(Product p, uint32_t spli
 #pragma unroll
         for (int i = 0; i < kColumns / 32; ++i) {
             const bool valid = k + piece * 8 < p.depth && column + line + 32 * i < p.columns;
-            copy_16(stage + swizzled(line + 32 * i, piece), valid ? weight + (size_t)(32 * i) * p.depth + k : p.weight,
-                    valid);
+            copy_16(stage + swizzled(line + 32 * i, piece),
+                    valid ? weight + (size_t)(32 * i) * p.depth + k : p.weight, valid);
         }
     };
     auto load_rows = [&](uint32_t step) {
@@ -59,7 +59,8 @@ __global__ void __launch_bounds__(kThreads, 1) few_rows(Product p, uint32_t spli
 #pragma unroll
         for (int i = 0; i < kMaxFewRows / 32; ++i)
             if (line + 32 * i < p.tokens)
-                copy_16(stage + swizzled(line + 32 * i, piece), valid ? x + (size_t)(32 * i) * p.depth + k : p.x, valid);
+                copy_16(stage + swizzled(line + 32 * i, piece),
+                        valid ? x + (size_t)(32 * i) * p.depth + k : p.x, valid);
     };
 #pragma unroll
     for (int s = 0; s < kStages - 1; ++s)
@@ -74,7 +75,8 @@ __global__ void __launch_bounds__(kThreads, 1) few_rows(Product p, uint32_t spli
     float sum[COUNT][WIDTH / 2] = {};
     const uint32_t group = threadIdx.x / 128;
     for (uint32_t step = first; step < end; ++step) {
-        // The first group of copies holds all stages' weights beside its own rows, so it is the longest to wait for.
+        // The first group of copies holds all stages' weights beside its own rows, so it is the
+        // longest to wait for.
         wait_copies<kStages - 2>();
         copies_visible_to_wgmma();
         __syncthreads();
@@ -104,11 +106,13 @@ __global__ void __launch_bounds__(kThreads, 1) few_rows(Product p, uint32_t spli
         for (int n = 0; n < WIDTH / 8; ++n)
 #pragma unroll
             for (int half = 0; half < 2; ++half)
-                *reinterpret_cast<float2*>(tile + (row + 8 * half) * kPitch + c * WIDTH + n * 8 + lane % 4 * 2) =
+                *reinterpret_cast<float2*>(tile + (row + 8 * half) * kPitch + c * WIDTH + n * 8 +
+                                           lane % 4 * 2) =
                     make_float2(sum[c][n * 4 + half * 2], sum[c][n * 4 + half * 2 + 1]);
     cg::cluster_group cluster = cg::this_cluster();
     cluster.sync();
-    const uint32_t first_row = p.tokens * part / split, rows = p.tokens * (part + 1) / split - first_row;
+    const uint32_t first_row = p.tokens * part / split,
+                   rows = p.tokens * (part + 1) / split - first_row;
     const float* tiles[kMaxSplit];
 #pragma unroll
     for (int other = 0; other < kMaxSplit; ++other)
@@ -124,12 +128,14 @@ __global__ void __launch_bounds__(kThreads, 1) few_rows(Product p, uint32_t spli
             v.x += w.x, v.y += w.y, v.z += w.z, v.w += w.w;
         }
         if (KIND == kDownRows) {
-            float4* h = reinterpret_cast<float4*>(static_cast<float*>(p.out) + (size_t)r * p.columns + column + c);
+            float4* h = reinterpret_cast<float4*>(static_cast<float*>(p.out) +
+                                                  (size_t)r * p.columns + column + c);
             const float4 before = *h;
             *h = make_float4(before.x + v.x, before.y + v.y, before.z + v.z, before.w + v.w);
         } else {
             const uint32_t pair = pack(silu(v.x) * v.y, silu(v.z) * v.w);
-            *reinterpret_cast<uint32_t*>(static_cast<bf16*>(p.out) + ((size_t)r * p.columns + column + c) / 2) = pair;
+            *reinterpret_cast<uint32_t*>(static_cast<bf16*>(p.out) +
+                                         ((size_t)r * p.columns + column + c) / 2) = pair;
         }
     }
     // No block may go while another reads its sums.
@@ -140,9 +146,9 @@ struct ProductCut {
     uint32_t columns, split;
 };
 
-// The cut that should take the least time, in units of 128 bytes that a multiprocessor reads (0.3 µs for a hundred),
-// as measured on an H100: a block reads its weights and all tokens, though not faster than all of them share the
-// memory; then it writes its sums and meets the cluster.
+// The cut that should take the least time, in units of 128 bytes that a multiprocessor reads (0.3
+// µs for a hundred), as measured on an H100: a block reads its weights and all tokens, though not
+// faster than all of them share the memory; then it writes its sums and meets the cluster.
 ProductCut best_cut(const Product& p, uint32_t sm_count) {
     const uint32_t steps = (p.depth + kDepth - 1) / kDepth;
     ProductCut best = {};
@@ -152,7 +158,8 @@ ProductCut best_cut(const Product& p, uint32_t sm_count) {
             // Clusters lie within groups of 14 to 18 multiprocessors.
             const uint32_t lost = split == 8 ? sm_count / 8 : split == 4 ? sm_count / 16 : 0;
             const uint64_t blocks = (uint64_t)((p.columns + columns - 1) / columns) * split;
-            const uint64_t at_once = (sm_count - lost) / split * split, waves = (blocks + at_once - 1) / at_once;
+            const uint64_t at_once = (sm_count - lost) / split * split,
+                           waves = (blocks + at_once - 1) / at_once;
             const uint64_t by_block = waves * ((steps + split - 1) / split) * (columns + p.tokens);
             const uint64_t by_memory = (uint64_t)steps * p.columns * 9 / 8 / sm_count;
             const uint64_t cost = max(by_block, by_memory) + waves * (6 * columns + 280 * split);
@@ -165,7 +172,8 @@ template <int KIND, int WIDTH, int COUNT>
 cudaError_t launch_cut(const Product& p, uint32_t split, const Target& t) {
     constexpr uint32_t kColumns = WIDTH * COUNT;
     const dim3 grid((p.columns + kColumns - 1) / kColumns * split);
-    return launch_kernel(few_rows<KIND, WIDTH, COUNT>, LaunchShape{grid, kThreads, kSharedBytes, split}, t, p, split);
+    return launch_kernel(few_rows<KIND, WIDTH, COUNT>,
+                         LaunchShape{grid, kThreads, kSharedBytes, split}, t, p, split);
 }
 
 template <int KIND>
@@ -183,9 +191,11 @@ cudaError_t launch_product(const Product& p, const Target& t) {
 }  // namespace
 
 extern "C" int bk_gate_up_rows(const GateUpRows* a, const Target* t) {
-    return launch_product<kGateUpRows>(Product{a->x, a->weight, a->act, a->tokens, 2 * a->inter, a->hidden}, *t);
+    return launch_product<kGateUpRows>(
+        Product{a->x, a->weight, a->act, a->tokens, 2 * a->inter, a->hidden}, *t);
 }
 
 extern "C" int bk_down_rows(const DownRows* a, const Target* t) {
-    return launch_product<kDownRows>(Product{a->act, a->weight, a->h, a->tokens, a->hidden, a->inter}, *t);
+    return launch_product<kDownRows>(
+        Product{a->act, a->weight, a->h, a->tokens, a->hidden, a->inter}, *t);
 }

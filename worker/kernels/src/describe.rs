@@ -1,5 +1,5 @@
-//! Items that Rust and CUDA share, described as C++ sees them: the macros emit the Rust item as it is
-//! written and, beside it, the declaration for `cuda/abi.h`. Also used by the build script.
+//! Items that Rust and CUDA share, described as C++ sees them: the macros emit the Rust item as it
+//! is written and, beside it, the declaration for `cuda/abi.h`. Also used by the build script.
 
 use std::{ffi::c_void, num::NonZeroU64};
 
@@ -62,13 +62,13 @@ impl<T: CType, const LENGTH: usize> CType for [T; LENGTH] {
     }
 }
 
-/// A struct of [`shared_struct`].
+/// A struct that both sides have.
 pub trait CStruct {
     /// Its C++ declaration, with the size and each offset asserted.
     fn declare() -> String;
 }
 
-/// An enum of [`shared_enum`].
+/// An enum that both sides have.
 pub trait CEnum {
     /// Its C++ declaration.
     fn declare() -> String;
@@ -101,8 +101,8 @@ pub fn declare_struct(name: &str, size: usize, align: usize, fields: &[Field]) -
     text
 }
 
-/// Declares a `repr(C)` struct for both sides. A field marked `=> written` points to memory that the
-/// kernel writes, any other pointer to memory that it only reads.
+/// Declares a `repr(C)` struct for both sides. A field marked `=> written` points to memory that
+/// the kernel writes, any other pointer to memory that it only reads.
 macro_rules! shared_struct {
     (
         $(#[$attribute:meta])*
@@ -162,10 +162,10 @@ macro_rules! shared_enum {
 
         impl $crate::describe::CEnum for $name {
             fn declare() -> String {
-                let variants = [
-                    $(concat!($prefix, stringify!($variant), " = ", stringify!($value)),)*
-                ];
-                format!("enum {} : uint32_t {{ {} }};\n", stringify!($name), variants.join(", "))
+                let variants = concat!(
+                    $("    ", $prefix, stringify!($variant), " = ", stringify!($value), ",\n",)*
+                );
+                format!("enum {} : uint32_t {{\n{variants}}};\n", stringify!($name))
             }
         }
     };

@@ -1,5 +1,5 @@
-//! What short prompts, and the short ends of long ones, need beside cuBLAS and FlashAttention, which are
-//! made for many tokens.
+//! What short prompts, and the short ends of long ones, need beside cuBLAS and FlashAttention,
+//! which are made for many tokens.
 
 pub use crate::abi::{AttendRows, DownRows, GateUpRows};
 use crate::{Kernel, KernelError, check::Check, limits::MAX_FEW_ROWS};

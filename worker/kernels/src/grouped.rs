@@ -7,18 +7,9 @@
 pub use crate::abi::{
     CombineRows, ExpertPlan, GroupedDown, GroupedGateUp, RouterRows, SortByExpert,
 };
-use crate::{
-    Kernel, KernelError,
-    check::Check,
-    limits::{MAX_GROUPED_ROWS, TILE_ROWS},
-};
+use crate::{Kernel, KernelError, check::Check, limits::MAX_GROUPED_ROWS};
 
 impl ExpertPlan {
-    /// The most tiles that so many tokens can make; each takes two values of [`ExpertPlan::tiles`].
-    pub fn tiles_len(tokens: u32, experts: u32, top_k: u32) -> u32 {
-        (tokens * top_k).div_ceil(TILE_ROWS) + experts
-    }
-
     fn check(&self, check: &Check) -> Result<(), KernelError> {
         check.positive("tokens", self.tokens)?;
         check.at_most("tokens", self.tokens, MAX_GROUPED_ROWS)?;

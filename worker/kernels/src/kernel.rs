@@ -21,12 +21,12 @@ pub trait Kernel: private::Queue {
     ///
     /// # Safety
     /// Until the stream is through with the kernel:
-    /// - each address is of memory that the launcher's device can access and that holds as many values
-    ///   as the field's documentation says for the sizes given;
-    /// - what the memory holds obeys that documentation (ids below the number of rows, a plan that was
-    ///   sorted, counters at zero), as left by the kernels before it on the same stream;
-    /// - memory marked as written is read or written by nothing outside this stream, and memory that
-    ///   is only read is written by nothing outside it.
+    /// - each address is of memory that the launcher's device can access and that holds as many
+    ///   values as the field's documentation says for the sizes given;
+    /// - what the memory holds obeys that documentation (ids below the number of rows, a plan that
+    ///   was sorted, counters at zero), as left by the kernels before it on the same stream;
+    /// - memory marked as written is read or written by nothing outside this stream, and memory
+    ///   that is only read is written by nothing outside it.
     ///
     /// # Errors
     /// As [`Kernel::check`]; [`KernelError::Cuda`] for a launch that the CUDA runtime refuses.
@@ -131,8 +131,8 @@ pub(crate) mod entry {
                     &self,
                     launcher: &crate::Launcher,
                 ) -> Result<i32, crate::KernelError> {
-                    // SAFETY: both structs have the layout of the header's (asserted there), and the
-                    // addresses in them are as the caller promises.
+                    // SAFETY: both structs have the layout of the header's (asserted there), and
+                    // the addresses in them are as the caller promises.
                     Ok(unsafe { $entry(self, &launcher.target()) })
                 }
             })*

@@ -8,18 +8,19 @@
 //! - [`ptr`]: typed device addresses
 //!
 //! With the feature `cuda`, which needs a CUDA 13 toolkit to build and a Hopper GPU to run:
-//! - [`kernel`]: the trait [`Kernel`], the stream that kernels are queued on, and the functions behind
-//! - [`step`]: a whole decode step, from the residual stream to the logits, in one kernel
-//! - [`sample`]: from logits to the next token, entirely on the device
-//! - [`rows`]: the same small steps over many tokens, for prefill
-//! - [`few_rows`]: the MLP and attention of few tokens, for short prompts
-//! - [`grouped`]: sorting tokens by expert and the experts' tensor-core products, for prefill
-//! - [`util`]: random weights and the read-bandwidth measurement
-//! - [`check`], [`error`]: the checks before a launch, and what can go wrong
+//! - `kernel`: the trait `Kernel`, the stream that kernels are queued on, and the functions
+//!   behind
+//! - `step`: a whole decode step, from the residual stream to the logits, in one kernel
+//! - `sample`: from logits to the next token, entirely on the device
+//! - `rows`: the same small steps over many tokens, for prefill
+//! - `few_rows`: the MLP and attention of few tokens, for short prompts
+//! - `grouped`: sorting tokens by expert and the experts' tensor-core products, for prefill
+//! - `util`: random weights and the read-bandwidth measurement
+//! - `check`, `error`: the checks before a launch, and what can go wrong
 //!
-//! A kernel is a plain struct of device addresses and sizes. [`Kernel::launch`] checks the sizes and
-//! queues the kernel on a stream without synchronising; the struct's documentation says what each
-//! address must hold. Nothing here owns device memory.
+//! A kernel is a plain struct of device addresses and sizes. `Kernel::launch` checks the sizes
+//! and queues the kernel on a stream without synchronising; the struct's documentation says what
+//! each address must hold. Nothing here owns device memory.
 
 pub mod abi;
 #[cfg(feature = "cuda")]

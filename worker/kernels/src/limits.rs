@@ -1,5 +1,5 @@
-//! What the kernels can take: every limit once, for the checks before a launch, for the engine's own
-//! check before a load, and (through `cuda/abi.h`) for the kernels themselves. Needs no CUDA.
+//! What the kernels can take: every limit once, for the checks before a launch, for the engine's
+//! own check before a load, and (through `cuda/abi.h`) for the kernels themselves. Needs no CUDA.
 
 /// Widths of an attention head that the kernels are built for.
 pub const HEAD_DIMS: [u32; 4] = [16, 32, 64, 128];
@@ -39,8 +39,8 @@ pub const STAGE_VECTORS: u32 = 256;
 pub const MAX_STAGES: u32 = 96;
 /// Lanes of the requesting warp that request.
 pub const REQUESTERS: u32 = 8;
-/// Stages whose copies are under way at a time: enough for the bandwidth and no more, since whatever
-/// else goes to L2 waits behind them.
+/// Stages whose copies are under way at a time: enough for the bandwidth and no more, since
+/// whatever else goes to L2 waits behind them.
 pub const IN_FLIGHT: u32 = 16;
 /// Fewest stages with which the ring turns: those under way, and one more for each requesting lane.
 pub const MIN_STAGES: u32 = IN_FLIGHT + REQUESTERS;

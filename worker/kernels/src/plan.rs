@@ -2,12 +2,9 @@
 //! before a launch and, without CUDA, before a model is loaded.
 
 use crate::{
-    abi::{Cut, StepLayer, StepPlan},
+    abi::{Cut, StepLayer, StepPlan, attention_bytes},
     bf16,
-    limits::{
-        CONSUMER_WARPS, GROUP_HEADS, MAX_SHARED_BYTES, MAX_STAGES, MIN_STAGES, STAGE_VECTORS,
-        STEP_STATIC_BYTES, VECTOR,
-    },
+    limits::{MAX_SHARED_BYTES, MAX_STAGES, MIN_STAGES, STAGE_VECTORS, STEP_STATIC_BYTES, VECTOR},
 };
 
 /// The widths of a model that a plan depends on.
@@ -140,13 +137,6 @@ const BARRIER_BYTES: u32 = 2 * MAX_STAGES * size_of::<u64>() as u32;
 const LAYER_BYTES: u32 = size_of::<StepLayer>() as u32;
 const F32_BYTES: u32 = size_of::<f32>() as u32;
 const BF16_BYTES: u32 = size_of::<bf16>() as u32;
-
-/// `AttentionShared` in `cuda/attend.cuh`, which asserts its size: a group's queries, a key and a value
-/// in BF16, and each warp's maxima, totals and results in FP32.
-pub const fn attention_bytes(head_dim: u32) -> u32 {
-    (GROUP_HEADS + 2) * head_dim * BF16_BYTES
-        + CONSUMER_WARPS * GROUP_HEADS * (2 + head_dim) * F32_BYTES
-}
 
 #[cfg(test)]
 mod tests {

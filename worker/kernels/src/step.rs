@@ -1,13 +1,14 @@
 //! A whole decode step of one sequence in one kernel: every layer, the last norm and `lm_head`.
 //!
-//! A block on each multiprocessor stays for the whole step. One warp of it streams the weights, in the
-//! order in which they are used, through a ring in shared memory; the others multiply, and meet those of
-//! all blocks at a barrier between phases (queries, keys and values; attention; output projection; gate
-//! and up; down). So the memory keeps working across phases and layers, which kernels of their own would
-//! interrupt. A mixture-of-experts layer interrupts it once, where the experts are chosen.
+//! A block on each multiprocessor stays for the whole step. One warp of it streams the weights, in
+//! the order in which they are used, through a ring in shared memory; the others multiply, and meet
+//! those of all blocks at a barrier between phases (queries, keys and values; attention; output
+//! projection; gate and up; down). So the memory keeps working across phases and layers, which
+//! kernels of their own would interrupt. A mixture-of-experts layer interrupts it once, where the
+//! experts are chosen.
 //!
-//! Weights are BF16, row-major `[out, in]`; every sum is FP32; the residual stream is FP32; attention's
-//! and a dense MLP's results pass on as BF16. The same inputs give the same bits.
+//! Weights are BF16, row-major `[out, in]`; every sum is FP32; the residual stream is FP32;
+//! attention's and a dense MLP's results pass on as BF16. The same inputs give the same bits.
 
 pub use crate::abi::{DecodeStep, StepLayer};
 use crate::{
@@ -15,22 +16,11 @@ use crate::{
     abi::{PlannedStep, StepPlan},
     check::Check,
     kernel::private::Queue,
-    limits::{GROUP_HEADS, MAX_CHOSEN_INNER, MAX_INNER, MAX_SHARED_BYTES, MAX_VOCAB, VECTOR},
+    limits::{MAX_CHOSEN_INNER, MAX_INNER, MAX_SHARED_BYTES, MAX_VOCAB, VECTOR},
     plan::StepWidths,
 };
 
 impl DecodeStep {
-    /// Length of [`DecodeStep::parts`]: of each part, a group's results, maxima and totals.
-    pub fn parts_len(launcher: &Launcher, kv_heads: u32, heads: u32, head_dim: u32) -> usize {
-        let parts = launcher.sm_count().max(head_groups(kv_heads, heads));
-        (parts * GROUP_HEADS * (head_dim + 2)) as usize
-    }
-
-    /// Length of [`DecodeStep::counters`]: arrivals, blocks that left, and one for each group of heads.
-    pub fn counters_len(kv_heads: u32, heads: u32) -> usize {
-        2 + head_groups(kv_heads, heads) as usize
-    }
-
     fn widths(&self) -> StepWidths {
         StepWidths {
             layers: self.layer_count,
@@ -45,11 +35,6 @@ impl DecodeStep {
             expert_inter: self.expert_inter,
         }
     }
-}
-
-/// Groups of query heads that a block can take, over all key/value heads.
-fn head_groups(kv_heads: u32, heads: u32) -> u32 {
-    kv_heads * (heads / kv_heads.max(1)).div_ceil(GROUP_HEADS)
 }
 
 impl Kernel for DecodeStep {

@@ -59,8 +59,8 @@ pub fn measure_read_bandwidth(
         bytes: bytes as u64,
         sink: address(sink_address).cast(),
     };
-    // SAFETY: both buffers were allocated above with these lengths, on this stream, and live until the
-    // events of the last round were waited for.
+    // SAFETY: both buffers were allocated above with these lengths, on this stream, and live until
+    // the events of the last round were waited for.
     let queue = || unsafe { read.launch(launcher) };
     // SAFETY: likewise.
     unsafe { fill.launch(launcher)? };

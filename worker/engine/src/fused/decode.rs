@@ -62,7 +62,8 @@ impl DecodeBuffers {
             dims.experts.map_or((0, 0, 0), |e| (e.experts, e.top_k, e.inter));
         let layers = step_layers(weights, cache);
         let (heads, kv_heads) = (dims.heads, dims.kv_heads);
-        let parts = step::DecodeStep::parts_len(&gpu.launcher, kv_heads, heads, dims.head_dim);
+        let parts =
+            step::DecodeStep::parts_len(gpu.launcher.sm_count(), kv_heads, heads, dims.head_dim);
         Ok(Self {
             state: Buffer::zeroed(gpu, 1)?,
             settings: Buffer::zeroed(gpu, 1)?,
@@ -177,7 +178,8 @@ impl DecodeStep<'_> {
         Ok(StepGraph(graph))
     }
 
-    /// So many layers from the first, the last norm and `lm_head`; `h` is a residual stream of this engine's.
+    /// So many layers from the first, the last norm and `lm_head`; `h` is a residual stream of this
+    /// engine's.
     fn run(
         &self,
         layers: usize,
@@ -218,9 +220,10 @@ impl DecodeStep<'_> {
             eps: dims.eps,
             scale: dims.scale(),
         };
-        // SAFETY: weights, cache and buffers were allocated for these dims and outlive the engine's use of
-        // the stream; `Weights` and `step_layers` put each address where its matrix lies; the counters
-        // and sums were zeroed, and each step leaves them so; only this stream touches any of it.
+        // SAFETY: weights, cache and buffers were allocated for these dims and outlive the engine's
+        // use of the stream; `Weights` and `step_layers` put each address where its matrix lies;
+        // the counters and sums were zeroed, and each step leaves them so; only this stream touches
+        // any of it.
         unsafe { step.launch(&self.gpu.launcher) }
     }
 
@@ -240,8 +243,8 @@ impl DecodeStep<'_> {
             hidden: self.dims.hidden,
             ring_capacity: RING_CAPACITY as u32,
         };
-        // SAFETY: as for the step; ring and control are mapped host memory, which the host reads and writes
-        // a word at a time, volatile, as the kernel expects.
+        // SAFETY: as for the step; ring and control are mapped host memory, which the host reads
+        // and writes a word at a time, volatile, as the kernel expects.
         unsafe { sample.launch(&self.gpu.launcher) }
     }
 }
@@ -249,7 +252,8 @@ impl DecodeStep<'_> {
 /// A captured step.
 pub struct StepGraph(CudaGraph);
 
-// SAFETY: the graph is used by the one thread that owns the engine; CUDA only forbids concurrent use.
+// SAFETY: the graph is used by the one thread that owns the engine; CUDA only forbids concurrent
+// use.
 unsafe impl Send for StepGraph {}
 
 impl StepGraph {

@@ -72,7 +72,8 @@ impl Dims {
     }
 }
 
-/// Whether the kernels can run a model of this shape, on the smallest of the GPUs they are built for.
+/// Whether the kernels can run a model of this shape, on the smallest of the GPUs they are built
+/// for.
 ///
 /// # Errors
 /// The first thing they cannot do.

@@ -1,10 +1,11 @@
-//! Matrix products of the prefill, by cuBLAS on plain device addresses, and its arithmetic settings.
+//! Matrix products of the prefill, by cuBLAS on plain device addresses, and its arithmetic
+//! settings.
 
 use std::{ffi::c_int, sync::Arc};
 
 use bakeoff_kernels::DevicePtr;
-use bakeoff_model::{EngineSettings};
-use bakeoff_proto::{FailureKind};
+use bakeoff_model::EngineSettings;
+use bakeoff_proto::FailureKind;
 use candle_core::{CudaDevice, cuda};
 use cudarc::cublas::{CudaBlas, result, sys};
 use half::bf16;
@@ -62,8 +63,8 @@ impl Gemm {
     /// Queues `out = x · weightᵀ` with a BF16 result.
     ///
     /// # Safety
-    /// Until the stream is through, the addresses are of device memory that holds matrices of the shape
-    /// given, and nothing outside the stream writes them or uses `out`.
+    /// Until the stream is through, the addresses are of device memory that holds matrices of the
+    /// shape given, and nothing outside the stream writes them or uses `out`.
     ///
     /// # Errors
     /// cuBLAS refuses the sizes, or fails.

@@ -1,4 +1,5 @@
-//! One sequence from its prompt to its last token: steps are queued ahead, tokens read from the ring.
+//! One sequence from its prompt to its last token: steps are queued ahead, tokens read from the
+//! ring.
 
 use std::{
     ops::ControlFlow,
@@ -83,7 +84,8 @@ impl FusedEngine {
             count: state.position + 1,
             rows: self.dims.vocab,
         };
-        // SAFETY: the prompt's ids were just written, `count` of them; `seen` has a bit for each row.
+        // SAFETY: the prompt's ids were just written, `count` of them; `seen` has a bit for each
+        // row.
         unsafe { mark.launch(&gpu.launcher) }.map_err(kernel_error)
     }
 

@@ -41,7 +41,8 @@ pub fn gemm_tflop_s(gpu: &Gpu, rows: usize) -> Result<f64, EngineError> {
         let buffer = Buffer::<bf16>::uninitialised(gpu, elements)?;
         let (out, count) = (buffer.ptr(), elements as u64);
         let fill = FillRandom { out, count, first: 0, seed, mean: 0.0, deviation: 1.0 };
-        // SAFETY: the buffer was just allocated with so many elements; freeing it waits for the device.
+        // SAFETY: the buffer was just allocated with so many elements; freeing it waits for the
+        // device.
         unsafe { fill.launch(&gpu.launcher) }.map_err(kernel_error)?;
         Ok::<_, EngineError>(buffer)
     };

@@ -1,6 +1,6 @@
 //! The prompt through all layers, a chunk of tokens at a time: cuBLAS and grouped products, our row
-//! kernels between them, FlashAttention over the cache in place. Chunks of few tokens attend, and go
-//! through the MLP, by kernels made for few. Nothing waits for the host.
+//! kernels between them, FlashAttention over the cache in place. Chunks of few tokens attend, and
+//! go through the MLP, by kernels made for few. Nothing waits for the host.
 
 use std::marker::PhantomData;
 
@@ -358,9 +358,10 @@ impl Prefill {
 
 /// Queues a kernel of [`Prefill::run`].
 fn queue(input: &PrefillInput<'_>, kernel: &impl Kernel) -> Result<(), EngineError> {
-    // SAFETY: `run` has checked that the chunk fits the buffers and the cache, all of which were allocated
-    // for these dims; weights lie where their plan put them. Prefill's own memory is used by this
-    // stream alone and outlives it, and each kernel reads what those before it on the stream wrote.
+    // SAFETY: `run` has checked that the chunk fits the buffers and the cache, all of which were
+    // allocated for these dims; weights lie where their plan put them. Prefill's own memory is used
+    // by this stream alone and outlives it, and each kernel reads what those before it on the
+    // stream wrote.
     unsafe { kernel.launch(&input.gpu.launcher) }.map_err(kernel_error)
 }
 

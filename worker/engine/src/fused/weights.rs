@@ -91,7 +91,10 @@ impl Weights {
     /// A launch fails.
     pub fn fill_random(&self, gpu: &Gpu, plan: &WeightPlan) -> Result<(), EngineError> {
         let fill = |slot: Slot, mean: f32| {
-            assert!(slot.offset + slot.bytes <= self.arena.bytes(), "{slot:?} is beyond the weights");
+            assert!(
+                slot.offset + slot.bytes <= self.arena.bytes(),
+                "{slot:?} is beyond the weights"
+            );
             let fill = FillRandom {
                 out: self.arena.ptr().offset(slot.offset).cast(),
                 count: (slot.bytes / size_of::<bf16>()) as u64,
@@ -100,7 +103,8 @@ impl Weights {
                 mean,
                 deviation: DUMMY_DEVIATION,
             };
-            // SAFETY: the slot lies inside the arena, which nothing reads before the stream is through.
+            // SAFETY: the slot lies inside the arena, which nothing reads before the stream is
+            // through.
             unsafe { fill.launch(&gpu.launcher) }.map_err(kernel_error)
         };
         fill(Slot { offset: 0, bytes: plan.bytes }, 0.0)?;

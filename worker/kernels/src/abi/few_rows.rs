@@ -12,7 +12,7 @@ shared_struct! {
         pub weight: DevicePtr<bf16>,
         /// `[tokens, inter]`.
         pub act: DevicePtr<bf16> => written,
-        /// At most [`MAX_ROWS`].
+        /// At most [`crate::limits::MAX_FEW_ROWS`].
         pub tokens: u32,
         /// A multiple of 8.
         pub hidden: u32,
@@ -31,7 +31,7 @@ shared_struct! {
         pub weight: DevicePtr<bf16>,
         /// The residual stream, `[tokens, hidden]`, updated in place.
         pub h: DevicePtr<f32> => written,
-        /// At most [`MAX_ROWS`].
+        /// At most [`crate::limits::MAX_FEW_ROWS`].
         pub tokens: u32,
         /// A multiple of 8.
         pub hidden: u32,
@@ -41,7 +41,8 @@ shared_struct! {
 }
 
 shared_struct! {
-    /// Causal attention of consecutive tokens over the cache, in which their own keys and values are already.
+    /// Causal attention of consecutive tokens over the cache, in which their own keys and values
+    /// are already.
     #[repr(C)]
     pub struct AttendRows {
         /// Rotated queries, `[tokens, heads, head_dim]`.
@@ -54,7 +55,7 @@ shared_struct! {
         pub out: DevicePtr<bf16> => written,
         /// Cache index of the first token.
         pub position: u32,
-        /// At most [`MAX_ROWS`].
+        /// At most [`crate::limits::MAX_FEW_ROWS`].
         pub tokens: u32,
         /// Query heads; a multiple of `kv_heads`.
         pub heads: u32,

@@ -1,6 +1,6 @@
 //! A mixture-of-experts layer over many tokens.
 
-use crate::{bf16, describe::shared_struct, ptr::DevicePtr};
+use crate::{bf16, describe::shared_struct, limits::TILE_ROWS, ptr::DevicePtr};
 
 shared_struct! {
     /// Where a layer's choice and the sorted order live; reused from layer to layer.
@@ -109,5 +109,12 @@ shared_struct! {
         pub plan: ExpertPlan,
         /// A multiple of 8.
         pub hidden: u32,
+    }
+}
+
+impl ExpertPlan {
+    /// The most tiles that so many tokens can make; each takes two values of [`ExpertPlan::tiles`].
+    pub fn tiles_len(tokens: u32, experts: u32, top_k: u32) -> u32 {
+        (tokens * top_k).div_ceil(TILE_ROWS) + experts
     }
 }

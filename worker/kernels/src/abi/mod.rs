@@ -1,9 +1,9 @@
 //! What host and device share: the arguments of each kernel, and what lives in device memory.
 //!
 //! Every struct stands here once. The macros below emit the Rust item and a description of it, with
-//! the offsets that the compiler chose; [`header`] turns these into `cuda/abi.h`, which declares the
-//! same structs and asserts every size and offset. The build script compares the committed header
-//! with this module, so neither side can change alone.
+//! the offsets that the compiler chose; [`header`] turns these into `cuda/abi.h`, which declares
+//! the same structs and asserts every size and offset. The build script compares the committed
+//! header with this module, so neither side can change alone.
 
 mod few_rows;
 mod grouped;
@@ -16,7 +16,7 @@ mod util;
 
 pub use few_rows::{AttendRows, DownRows, GateUpRows};
 pub use grouped::{CombineRows, ExpertPlan, GroupedDown, GroupedGateUp, RouterRows, SortByExpert};
-pub use plan::{Cut, Phase, StepPlan};
+pub use plan::{Cut, Phase, StepPlan, attention_bytes};
 pub use rows::{AddNormRows, EmbedRows, QkvRows, SiluMulRows};
 pub use sample::{MarkSeen, SampleStep};
 pub use state::{DecodeState, RingEntry, SampleSettings, StepError, StopReason};
@@ -93,8 +93,9 @@ const LIMITS: &[(&str, u32)] = &[
 /// The whole of `cuda/abi.h`.
 pub fn header() -> String {
     let mut text = String::from(
-        "// What host and device share. Written from src/abi, src/plan.rs and src/limits.rs; see\n\
-         // src/describe.rs. After a change there: BAKEOFF_WRITE_ABI=1 cargo check -p bakeoff-kernels\n\
+        "// What host and device share. Written from src/abi and src/limits.rs; see\n\
+         // src/describe.rs. After a change there: BAKEOFF_WRITE_ABI=1 cargo check -p
+         // bakeoff-kernels\n\
          #pragma once\n\
          #include <cuda_bf16.h>\n\
          #include <cuda_runtime.h>\n\
@@ -104,6 +105,10 @@ pub fn header() -> String {
     );
     for (name, value) in LIMITS {
         text += &format!("constexpr uint32_t {name} = {value};\n");
+    }
+    for head_dim in limits::HEAD_DIMS {
+        let bytes = attention_bytes(head_dim);
+        text += &format!("constexpr uint32_t kAttentionBytes{head_dim} = {bytes};\n");
     }
     let enums = [Phase::declare(), StopReason::declare(), StepError::declare()];
     let structs = [

@@ -1,6 +1,10 @@
 //! How a decode step is cut; [`crate::plan`] computes it.
 
-use crate::describe::{shared_enum, shared_struct};
+use crate::{
+    bf16,
+    describe::{shared_enum, shared_struct},
+    limits::{CONSUMER_WARPS, GROUP_HEADS},
+};
 
 shared_enum! {
     /// What the weights of a layer are multiplied with, in this order, and `lm_head` after the last
@@ -26,9 +30,9 @@ shared_enum! {
 shared_struct! {
     /// How a phase's matrix is cut into items, one a stage of the ring.
     ///
-    /// A unit is what one result needs: `rows` rows (two for gate and up). A row is `segments` pieces
-    /// of `segment_vectors`, which lie apart; a stage holds `merged` whole segments, or one of the
-    /// `chunks` of a segment. Vectors are 16 bytes.
+    /// A unit is what one result needs: `rows` rows (two for gate and up). A row is `segments`
+    /// pieces of `segment_vectors`, which lie apart; a stage holds `merged` whole segments, or one
+    /// of the `chunks` of a segment. Vectors are 16 bytes.
     #[repr(C)]
     #[derive(Default, Eq)]
     pub struct Cut {
@@ -80,4 +84,11 @@ shared_struct! {
 impl Phase {
     /// How many there are.
     pub const COUNT: usize = 7;
+}
+
+/// Size of `AttentionShared` in `cuda/attend.cuh`: a group's queries, a key and a value in BF16,
+/// and each warp's maxima, totals and results in FP32.
+pub const fn attention_bytes(head_dim: u32) -> u32 {
+    (GROUP_HEADS + 2) * head_dim * size_of::<bf16>() as u32
+        + CONSUMER_WARPS * GROUP_HEADS * (2 + head_dim) * size_of::<f32>() as u32
 }

@@ -43,7 +43,8 @@ shared_struct! {
 }
 
 shared_struct! {
-    /// From the fused projection to rotated queries and the cache: bias, q/k norm, RoPE, cache write.
+    /// From the fused projection to rotated queries and the cache: bias, q/k norm, RoPE, cache
+    /// write.
     #[repr(C)]
     pub struct QkvRows {
         /// `[tokens, (heads + 2 · kv_heads) · head_dim]`, without bias.
@@ -54,7 +55,7 @@ shared_struct! {
         pub q_norm: Option<DevicePtr<bf16>>,
         /// `[head_dim]`.
         pub k_norm: Option<DevicePtr<bf16>>,
-        /// `[cache_len, head_dim / 2]`, as in [`crate::attention::DecodeAttention`].
+        /// `[cache_len, head_dim / 2]`.
         pub cos: DevicePtr<f32>,
         /// Likewise.
         pub sin: DevicePtr<f32>,

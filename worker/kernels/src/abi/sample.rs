@@ -4,14 +4,15 @@ use super::state::{DecodeState, RingEntry, SampleSettings};
 use crate::{bf16, describe::shared_struct, ptr::DevicePtr};
 
 shared_struct! {
-    /// Chooses the next token, reports it through the ring, embeds it as the next residual stream and
-    /// advances the state. One cluster of blocks.
+    /// Chooses the next token, reports it through the ring, embeds it as the next residual stream
+    /// and advances the state. One cluster of blocks.
     ///
-    /// In this order, as transformers does: repetition penalty, temperature, top-k, top-p, min-p; then
-    /// the largest `logit + Gumbel noise` among those kept, which is a draw from their softmax. The
-    /// noise comes from Philox4x32-10 keyed by `state.seed` with counter `(token, step)`, so a replay
-    /// chooses the same tokens. Tokens equal to the last one kept are kept too. Greedy takes the
-    /// lowest of equally likely ids. A NaN or infinite logit stops with [`crate::StepError`] instead.
+    /// In this order, as transformers does: repetition penalty, temperature, top-k, top-p, min-p;
+    /// then the largest `logit + Gumbel noise` among those kept, which is a draw from their
+    /// softmax. The noise comes from Philox4x32-10 keyed by `state.seed` with counter `(token,
+    /// step)`, so a replay chooses the same tokens. Tokens equal to the last one kept are kept too.
+    /// Greedy takes the lowest of equally likely ids. A NaN or infinite logit stops with
+    /// [`crate::StepError`] instead.
     #[repr(C)]
     pub struct SampleStep {
         /// `[rows]`, read only.

@@ -1,5 +1,5 @@
-//! What lives in device memory, or in mapped host memory, and is read and written by kernels and host
-//! alike.
+//! What lives in device memory, or in mapped host memory, and is read and written by kernels and
+//! host alike.
 
 use crate::{
     describe::{CType, shared_enum, shared_struct},
@@ -15,8 +15,8 @@ shared_struct! {
     pub struct DecodeState {
         /// Key of the random numbers.
         pub seed: u64,
-        /// Cache index of the token that is being fed: it attends to `0..=position`. After a prefill of
-        /// `n` tokens and before the first sampling, `n - 1`.
+        /// Cache index of the token that is being fed: it attends to `0..=position`. After a
+        /// prefill of `n` tokens and before the first sampling, `n - 1`.
         pub position: u32,
         /// Tokens sampled so far; the counter of the random numbers.
         pub step: u32,
@@ -69,11 +69,13 @@ shared_struct! {
         pub top_p: f32,
         /// Keep tokens at least this likely relative to the most likely; 0 keeps all.
         pub min_p: f32,
-        /// Divides positive and multiplies negative logits of tokens seen before; 1 changes nothing.
+        /// Divides positive and multiplies negative logits of tokens seen before; 1 changes
+        /// nothing.
         pub repetition_penalty: f32,
         /// Keep this many most likely tokens (and those equal to the last of them); 0 keeps all.
         pub top_k: u32,
-        /// Ids at or beyond this are never chosen: models have more rows than tokenizers have tokens.
+        /// Ids at or beyond this are never chosen: models have more rows than tokenizers have
+        /// tokens.
         pub vocab: u32,
         /// How many of `eos` count.
         pub eos_count: u32,

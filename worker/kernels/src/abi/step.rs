@@ -1,7 +1,7 @@
 //! A decode step.
 
 use super::{plan::StepPlan, state::DecodeState};
-use crate::{bf16, describe::shared_struct, ptr::DevicePtr};
+use crate::{bf16, describe::shared_struct, limits::GROUP_HEADS, ptr::DevicePtr};
 
 shared_struct! {
     /// Where the weights and the cache of a layer lie. An array of these lives in device memory.
@@ -23,7 +23,8 @@ shared_struct! {
         pub mlp_norm: DevicePtr<bf16>,
         /// `[experts, hidden]`; `None` for a dense layer.
         pub router: Option<DevicePtr<bf16>>,
-        /// `[inter, 2, hidden]`, gate and up rows interleaved; with experts `[experts, expert_inter, 2, hidden]`.
+        /// `[inter, 2, hidden]`, gate and up rows interleaved; with experts `[experts,
+        /// expert_inter, 2, hidden]`.
         pub gate_up: DevicePtr<bf16>,
         /// `[hidden, inter]`; with experts `[experts, hidden, expert_inter]`.
         pub down: DevicePtr<bf16>,
@@ -37,7 +38,8 @@ shared_struct! {
 shared_struct! {
     /// The step: `logits = lm_head · norm(layers(h))`, and `h` is left as the last layer leaves it.
     ///
-    /// All blocks must be resident at once, so nothing that waits for this kernel may hold the device.
+    /// All blocks must be resident at once, so nothing that waits for this kernel may hold the
+    /// device.
     #[repr(C)]
     pub struct DecodeStep {
         /// `[layer_count]`.
@@ -50,7 +52,8 @@ shared_struct! {
         pub cos: Option<DevicePtr<f32>>,
         /// `[cache_len, head_dim / 2]`.
         pub sin: Option<DevicePtr<f32>>,
-        /// The position; makes the kernel do nothing once the sequence has stopped. May be left out without layers.
+        /// The position; makes the kernel do nothing once the sequence has stopped. May be left out
+        /// without layers.
         pub state: Option<DevicePtr<DecodeState>>,
         /// The residual stream, `[hidden]`.
         pub h: DevicePtr<f32> => written,
@@ -68,7 +71,8 @@ shared_struct! {
         pub router_sums: Option<DevicePtr<i64>> => written,
         /// Scratch of [`DecodeStep::parts_len`] values.
         pub parts: Option<DevicePtr<f32>> => written,
-        /// [`DecodeStep::counters_len`] counters, zero before the first step; each step leaves them zero.
+        /// [`DecodeStep::counters_len`] counters, zero before the first step; each step leaves them
+        /// zero.
         pub counters: DevicePtr<u32> => written,
         /// Number of distinct experts used so far: incremented where given.
         pub expert_loads: Option<DevicePtr<u64>> => written,
@@ -110,4 +114,24 @@ shared_struct! {
         /// The plan for its widths and this device.
         pub plan: StepPlan,
     }
+}
+
+impl DecodeStep {
+    /// Length of [`DecodeStep::parts`] on a device of `sm_count` multiprocessors: of each part, a
+    /// group's results, maxima and totals.
+    pub fn parts_len(sm_count: u32, kv_heads: u32, heads: u32, head_dim: u32) -> usize {
+        let parts = sm_count.max(head_groups(kv_heads, heads));
+        (parts * GROUP_HEADS * (head_dim + 2)) as usize
+    }
+
+    /// Length of [`DecodeStep::counters`]: arrivals, blocks that left, and one for each group of
+    /// heads.
+    pub fn counters_len(kv_heads: u32, heads: u32) -> usize {
+        2 + head_groups(kv_heads, heads) as usize
+    }
+}
+
+/// Groups of query heads that a block can take, over all key/value heads.
+fn head_groups(kv_heads: u32, heads: u32) -> u32 {
+    kv_heads * (heads / kv_heads.max(1)).div_ceil(GROUP_HEADS)
 }

@@ -10,7 +10,14 @@ pub fn mlp(c: &mut Check, tokens: u32, hidden: u32, inter: u32) -> Outcome {
     let (gate_up, down) = (c.numbers(2 * i * k, 0.0, 0.02), c.numbers(i * k, 0.0, 0.02));
     let (x_d, gate_up_d, down_d) = (c.halves(&x), c.halves(&gate_up), c.halves(&down));
     let act_d = c.poisoned_halves(n * i);
-    c.launch(&GateUpRows { x: x_d.at, weight: gate_up_d.at, act: act_d.at, tokens, hidden, inter })?;
+    c.launch(&GateUpRows {
+        x: x_d.at,
+        weight: gate_up_d.at,
+        act: act_d.at,
+        tokens,
+        hidden,
+        inter,
+    })?;
     let before = c.numbers(n * k, 0.0, 1.0);
     let h_d = c.floats(&before);
     c.launch(&DownRows { act: act_d.at, weight: down_d.at, h: h_d.at, tokens, hidden, inter })?;

@@ -1,10 +1,10 @@
-//! Every kernel against plain FP64 code on the host, on a GPU: fresh random inputs, poisoned outputs,
-//! odd sizes, and the shapes of the models this crate is tuned for. A line a check; after each test a
-//! summary of all so far.
+//! Every kernel against plain FP64 code on the host, on a GPU: fresh random inputs, poisoned
+//! outputs, odd sizes, and the shapes of the models this crate is tuned for. A line a check; after
+//! each test a summary of all so far.
 //!
-//! `BAKEOFF_KERNEL_SEED` repeats a run, which prints its seed. The binary can be carried to a machine
-//! with a GPU and run there with `--ignored --nocapture`; `small` as a filter leaves out the models'
-//! shapes, for `compute-sanitizer`.
+//! `BAKEOFF_KERNEL_SEED` repeats a run, which prints its seed. The binary can be carried to a
+//! machine with a GPU and run there with `--ignored --nocapture`; `small` as a filter leaves out
+//! the models' shapes, for `compute-sanitizer`.
 
 mod few_rows;
 mod grouped;

@@ -1,4 +1,5 @@
-//! Device buffers, random numbers, comparisons, and the plain FP64 code that kernels are held against.
+//! Device buffers, random numbers, comparisons, and the plain FP64 code that kernels are held
+//! against.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -27,8 +28,8 @@ fn advance(seed: &mut u64) -> u64 {
 /// Values that a thread computes at a time.
 const CHUNK: usize = 1 << 8;
 
-/// Calls `fill` for each [`CHUNK`] of `values` with its number, on all cores: the host's FP64 code takes most
-/// of the time of these checks.
+/// Calls `fill` for each [`CHUNK`] of `values` with its number, on all cores: the host's FP64 code
+/// takes most of the time of these checks.
 fn in_parallel(values: &mut [f64], fill: impl Fn(usize, &mut [f64]) + Sync) {
     let chunks = Mutex::new(values.chunks_mut(CHUNK).enumerate());
     let threads = thread::available_parallelism().map_or(1, usize::from);
@@ -45,18 +46,20 @@ fn in_parallel(values: &mut [f64], fill: impl Fn(usize, &mut [f64]) + Sync) {
     });
 }
 
-/// One test at a time: a decode step takes the whole device, and two at once would wait for each other.
-/// Counts of all tests so far: passed, failed, not compared.
+/// One test at a time: a decode step takes the whole device, and two at once would wait for each
+/// other. Counts of all tests so far: passed, failed, not compared.
 static DEVICE: Mutex<[usize; 3]> = Mutex::new([0; 3]);
 
 /// Runs a test's checks and fails it if one of them failed.
 pub fn on_device(checks: impl FnOnce(&mut Check) -> Outcome) {
     let mut counts = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut check = Check::new().expect("a Hopper GPU");
+    // On a line of its own behind what the test harness has begun.
+    println!("\nseed {}", check.seed);
     let outcome = checks(&mut check);
     counts.iter_mut().zip(check.counts).for_each(|(all, own)| *all += own);
     let [passed, failed, skipped] = *counts;
-    println!("{passed} ok, {failed} failed, {skipped} not compared so far; seed {}", check.seed);
+    println!("{passed} ok, {failed} failed, {skipped} not compared so far");
     assert!(outcome.is_ok(), "{outcome:?}");
     assert_eq!(check.counts[1], 0, "failed checks; BAKEOFF_KERNEL_SEED={} repeats", check.seed);
 }
@@ -89,8 +92,8 @@ impl Check {
 
     /// Queues a kernel.
     pub fn launch(&self, kernel: &impl Kernel) -> Result<(), KernelError> {
-        // SAFETY: the tests give addresses of [`Buffer`]s of the sizes that each field asks for, which are
-        // used, and freed when dropped, in the order of this stream.
+        // SAFETY: the tests give addresses of [`Buffer`]s of the sizes that each field asks for,
+        // which are used, and freed when dropped, in the order of this stream.
         unsafe { kernel.launch(&self.launcher) }
     }
 

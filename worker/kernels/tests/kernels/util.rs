@@ -6,7 +6,14 @@ use crate::tools::{Check, Outcome, dot};
 
 pub fn fill(c: &mut Check) -> Outcome {
     let out = c.poisoned_halves(100_003);
-    c.launch(&FillRandom { out: out.at, count: 100_003, first: 0, seed: 3, mean: 0.0, deviation: 0.02 })?;
+    c.launch(&FillRandom {
+        out: out.at,
+        count: 100_003,
+        first: 0,
+        seed: 3,
+        mean: 0.0,
+        deviation: 0.02,
+    })?;
     let got = c.read_halves(&out);
     let mean = got.iter().sum::<f64>() / got.len() as f64;
     let deviation = (dot(&got, &got) / got.len() as f64).sqrt();
