@@ -107,17 +107,14 @@ struct Attention {
         if (role >= kGroupHeads + 2) return;
         const float* cos = a.cos + (size_t)cut.position * (HD / 2);
         const float* sin = a.sin + (size_t)cut.position * (HD / 2);
-        const bool query = role<kGroupHeads, value = role> kGroupHeads;
+        const bool query = role < kGroupHeads;
+        const bool value = role > kGroupHeads;
         const uint32_t kv_row = a.heads + share.kv_head + (value ? a.kv_heads : 0);
         const uint32_t at = query ? share.first_head + min(role, share.heads - 1) : kv_row;
-        prepare_head<HD>(a.qkv + (size_t)at * HD,
-                         query   ? a.q_norm
-                         : value ? nullptr
-                                 : a.k_norm,
-                         value ? nullptr : cos, sin, a.eps, query ? a.scale * kLog2E : 1.f,
-                         query   ? s.q[role]
-                         : value ? s.v
-                                 : s.k);
+        const bf16* norm = query ? a.q_norm : value ? nullptr : a.k_norm;
+        bf16* out = query ? s.q[role] : value ? s.v : s.k;
+        prepare_head<HD>(a.qkv + (size_t)at * HD, norm, value ? nullptr : cos, sin, a.eps,
+                         query ? a.scale * kLog2E : 1.f, out);
     }
 
     __device__ __forceinline__ void write_cache(const AttentionShare& share, size_t row_stride) {
@@ -172,8 +169,9 @@ struct Attention {
     }
 
     // Each warp joins some of the blocks' parts, of the vectors `from` to `to` of the result, into
-    // shared memory. In an order that never changes, with all that is read of kAhead parts on its
-    // way at once.
+    // shared memory, in an order that never changes. All that is read of kAhead parts is on its way
+    // at once: with seven warps, enough for the 33 blocks that share a group at most where four
+    // key/value heads have a group each.
     __device__ __forceinline__ void join_blocks(const AttentionPart<HD>* parts, uint32_t from,
                                                 uint32_t to) {
         constexpr uint32_t kAhead = 5;
@@ -197,8 +195,8 @@ struct Attention {
 #pragma unroll
                 for (uint32_t k = 0; k < kAhead; ++k) {
                     if (first + k * kConsumerWarps >= splits) break;
-                    const float shrink = softmax.raise(theirs[k].x),
-                                factor = softmax.weight(theirs[k].x);
+                    const float shrink = softmax.raise(theirs[k].x);
+                    const float factor = softmax.weight(theirs[k].x);
                     softmax.add(factor * theirs[k].y);
                     sum.x *= shrink, sum.y *= shrink, sum.z *= shrink, sum.w *= shrink;
                     add_scaled(sum, factor, piece[k]);
