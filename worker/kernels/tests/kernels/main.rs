@@ -2,7 +2,7 @@
 //! outputs, odd sizes, and the shapes of the models this crate is tuned for. A line a check; after
 //! each test a summary of all so far.
 //!
-//! `BAKEOFF_KERNEL_SEED` repeats a run, which prints its seed. The binary can be carried to a
+//! `BAKEOFF_GPU_SEED` repeats a run, which prints its seed. The binary can be carried to a
 //! machine with a GPU and run there with `--ignored --nocapture`; `small` as a filter leaves out
 //! the models' shapes, for `compute-sanitizer`.
 

@@ -61,14 +61,14 @@ pub fn on_device(checks: impl FnOnce(&mut Check) -> Outcome) {
     let [passed, failed, skipped] = *counts;
     println!("{passed} ok, {failed} failed, {skipped} not compared so far");
     assert!(outcome.is_ok(), "{outcome:?}");
-    assert_eq!(check.counts[1], 0, "failed checks; BAKEOFF_KERNEL_SEED={} repeats", check.seed);
+    assert_eq!(check.counts[1], 0, "failed checks; BAKEOFF_GPU_SEED={} repeats", check.seed);
 }
 
-/// The seed of a run: of `BAKEOFF_KERNEL_SEED`, or the time.
+/// The seed of a run: of `BAKEOFF_GPU_SEED`, or the time.
 fn seed() -> u64 {
-    let given = std::env::var("BAKEOFF_KERNEL_SEED");
+    let given = std::env::var("BAKEOFF_GPU_SEED");
     if let Ok(seed) = given {
-        return seed.parse().expect("BAKEOFF_KERNEL_SEED is a number");
+        return seed.parse().expect("BAKEOFF_GPU_SEED is a number");
     }
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |d| d.as_secs())
 }
