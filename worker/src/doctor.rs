@@ -169,7 +169,7 @@ async fn hub(settings: &HubSettings) -> Finding {
         Ok(Answer::NoAccounts) => {
             (Health::Works, format!("{endpoint}, which does not tell whose token HF_TOKEN is"))
         }
-        Err(error) => (Health::Broken, error.to_string()),
+        Err(error) => (Health::Broken, bakeoff_engine::error::chain(&error)),
     };
     Finding { what, health, detail }
 }
@@ -189,7 +189,7 @@ fn model_cache(settings: &HubSettings) -> Finding {
             ),
         ),
         Ok(bytes) => (Health::Works, format!("{folder}, {:.1} GB free", bytes as f64 / 1e9)),
-        Err(error) => (Health::Broken, error.to_string()),
+        Err(error) => (Health::Broken, bakeoff_engine::error::chain(&error)),
     };
     Finding { what, health, detail }
 }

@@ -57,7 +57,7 @@ pub fn run(args: &FetchArgs) -> anyhow::Result<ExitCode> {
         match fetch(&settings, id, revision, !args.no_weights) {
             Ok(snapshot) => tell(args.json, id, snapshot)?,
             Err(error) => {
-                eprintln!("error: {error}");
+                eprintln!("error: {}", bakeoff_engine::error::chain(&error));
                 return Ok(match error.kind().disposition() {
                     Disposition::Retry => ExitCode::FAILURE,
                     Disposition::Final => ExitCode::from(2),

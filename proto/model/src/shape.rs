@@ -1,45 +1,14 @@
 //! A model's sizes, read from its `config.json`, and the arithmetic that follows from them: how many
 //! parameters, how many bytes, how many of them a decoded token reads, how many operations it costs.
 
+mod architecture;
 mod fields;
 mod parse;
 
 use crate::Dtype;
 
+pub use architecture::Architecture;
 pub use fields::{Fields, ShapeError};
-
-/// The decoders we know, by the name in `architectures`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Architecture {
-    Llama,
-    Qwen2,
-    Qwen3,
-    Qwen3Moe,
-}
-
-impl Architecture {
-    pub const ALL: [Self; 4] = [Self::Llama, Self::Qwen2, Self::Qwen3, Self::Qwen3Moe];
-
-    /// The class name in `architectures`.
-    pub fn class_name(self) -> &'static str {
-        match self {
-            Self::Llama => "LlamaForCausalLM",
-            Self::Qwen2 => "Qwen2ForCausalLM",
-            Self::Qwen3 => "Qwen3ForCausalLM",
-            Self::Qwen3Moe => "Qwen3MoeForCausalLM",
-        }
-    }
-
-    /// The name in `model_type`.
-    pub fn model_type(self) -> &'static str {
-        match self {
-            Self::Llama => "llama",
-            Self::Qwen2 => "qwen2",
-            Self::Qwen3 => "qwen3",
-            Self::Qwen3Moe => "qwen3_moe",
-        }
-    }
-}
 
 /// The experts of a mixture-of-experts model.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,7 +18,8 @@ use bakeoff_model::{Dtype, EngineKind, EngineSettings, settings::LoadFormat};
 const SMOLLM2_135M: &str = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 576,
     "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
     "num_key_value_heads": 3, "vocab_size": 49152, "max_position_embeddings": 8192,
-    "rms_norm_eps": 1e-5, "rope_theta": 100000, "tie_word_embeddings": true, "hidden_act": "silu"}"#;
+    "rms_norm_eps": 1e-5, "rope_theta": 100000, "tie_word_embeddings": true,
+    "hidden_act": "silu"}"#;
 
 const PROMPT_TOKENS: usize = 100;
 const REPEATS: usize = 5;
@@ -47,7 +48,8 @@ fn main() -> Result<()> {
             load(&files(folder.as_ref())?, &options, &mut |_| ControlFlow::Continue(()))?;
         println!("{}: loaded in {:.2} s", loaded.engine.name(), loaded.load_s);
         let (mut tok_s, mut gb_s, mut memory, mut shares) = (vec![], vec![], vec![], vec![]);
-        // The memory is read before and after each generation: what disturbs one disturbs the other.
+        // The memory is read before and after each generation: what disturbs one disturbs the
+        // other.
         let mut before = bandwidth::measure_host().gb_s;
         for _ in 0..REPEATS {
             let done =
@@ -62,7 +64,8 @@ fn main() -> Result<()> {
             let read = decode_tok_s * (done.weight_bytes_per_token + kv * mean_length) / 1e9;
             let share = 100.0 * read / (0.5 * (before + after));
             println!(
-                "  {decode_tok_s:6.2} tok/s, {read:5.2} GB/s; memory {before:5.2} and {after:5.2} GB/s: {share:3.0} %; first token after {ttft_ms:.0} ms"
+                "  {decode_tok_s:6.2} tok/s, {read:5.2} GB/s; memory {before:5.2} and {after:5.2} \
+                 GB/s: {share:3.0} %; first token after {ttft_ms:.0} ms"
             );
             tok_s.push(decode_tok_s);
             gb_s.push(read);

@@ -92,6 +92,13 @@ LLAMA = BASE | dict(
     rope_scaling=None,
     rope_interleaved=False,
 )
+# Mistral 7B from v0.2 on: Llama's layers, and no sliding window.
+MISTRAL = BASE | dict(
+    architectures=["MistralForCausalLM"],
+    model_type="mistral",
+    rms_norm_eps=1e-5,
+    sliding_window=None,
+)
 YARN = dict(rope_scaling=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=256))
 
 
@@ -144,6 +151,7 @@ CASES = [
         | dict(torch_dtype="float32"),
         dtype=torch.float32,
     ),
+    Case("mistral", MISTRAL),
 ]
 
 

@@ -1,7 +1,6 @@
 //! One configuration for every architecture: what differs between them is a field, not a file.
 
-use bakeoff_model::{shape::{Fields, ModelShape, ShapeError}};
-use bakeoff_proto::{FailureKind};
+use bakeoff_model::shape::{Fields, ModelShape, ShapeError};
 
 use crate::{EngineError, rope::Rope};
 
@@ -42,16 +41,10 @@ impl ModelConfig {
     }
 }
 
-impl From<ShapeError> for EngineError {
-    fn from(error: ShapeError) -> Self {
-        let kind = FailureKind::of_shape(&error);
-        Self::new(kind, error.to_string())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bakeoff_proto::FailureKind;
     use serde_json::{Value, json};
 
     fn config() -> Value {
@@ -76,24 +69,24 @@ mod tests {
             let error = refusal(|c| {
                 c.as_object_mut().expect("an object").remove(field);
             });
-            assert_eq!(error.kind, FailureKind::BadConfig);
-            assert!(error.message.contains(field), "{error}");
+            assert_eq!(error.kind(), FailureKind::BadConfig);
+            assert!(error.report().contains(field), "{error}");
         }
     }
 
     #[test]
     fn what_we_cannot_compute_is_refused_by_name() {
         let error = refusal(|c| c["hidden_act"] = json!("gelu"));
-        assert_eq!(error.kind, FailureKind::Unsupported);
-        assert!(error.message.contains("gelu"), "{error}");
+        assert_eq!(error.kind(), FailureKind::Unsupported);
+        assert!(error.report().contains("gelu"), "{error}");
         let error =
             refusal(|c| c["rope_scaling"] = json!({"rope_type": "longrope", "factor": 2.0}));
-        assert_eq!(error.kind, FailureKind::Unsupported);
-        assert!(error.message.contains("longrope"), "{error}");
+        assert_eq!(error.kind(), FailureKind::Unsupported);
+        assert!(error.report().contains("longrope"), "{error}");
         let error = refusal(|c| c["rope_scaling"] = json!({"rope_type": "yarn"}));
-        assert_eq!(error.kind, FailureKind::BadConfig);
-        assert!(error.message.contains("rope_scaling.factor"), "{error}");
+        assert_eq!(error.kind(), FailureKind::BadConfig);
+        assert!(error.report().contains("rope_scaling.factor"), "{error}");
         let error = refusal(|c| c["architectures"] = json!(["MambaForCausalLM"]));
-        assert_eq!(error.kind, FailureKind::UnknownArchitecture);
+        assert_eq!(error.kind(), FailureKind::UnknownArchitecture);
     }
 }

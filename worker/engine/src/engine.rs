@@ -15,7 +15,8 @@ pub struct Sampling {
     pub top_p: f64,
     pub top_k: Option<u32>,
     pub min_p: Option<f64>,
-    /// 1.0 is off. Applied before anything else, also when greedy, over prompt and output (as HF does).
+    /// 1.0 is off. Applied before anything else, also when greedy, over prompt and output (as HF
+    /// does).
     pub repetition_penalty: f64,
     pub seed: u64,
 }
@@ -30,7 +31,7 @@ pub struct Request {
     pub stop_ids: Vec<u32>,
 }
 
-/// What an engine tells while it generates. The callback may stop it by `ControlFlow::Break`.
+/// What happens while an engine generates.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TokenEvent {
     /// So many prompt tokens are through.
@@ -38,6 +39,9 @@ pub enum TokenEvent {
     /// A token is on the host.
     Token { sequence: usize, id: u32 },
 }
+
+/// Where events go. A `Break` stops the generation.
+pub type OnEvent<'a> = &'a mut dyn FnMut(TokenEvent) -> ControlFlow<()>;
 
 /// One finished (or stopped) sequence.
 #[derive(Debug, Clone)]
@@ -59,10 +63,11 @@ pub struct Generation {
     pub weight_bytes_per_token: f64,
 }
 
-/// Bytes an engine holds.
+/// Bytes that a loaded model holds on its device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Footprint {
     pub weight_bytes: u64,
+    /// Activations and buffers, allocated at load; 0 where they come and go.
     pub workspace_bytes: u64,
     pub kv_bytes_per_token: u64,
 }
@@ -74,20 +79,25 @@ pub trait Engine: Send {
 
     fn footprint(&self) -> Footprint;
 
-    /// Longest sequence, prompt included.
-    fn max_context(&self) -> usize;
-
-    /// Generates each request to its end. A single request is the measured case; several form a batch
-    /// where the engine can, and run one after another where it cannot.
+    /// Generates each request to its end, one after another; all are checked before the first
+    /// starts.
+    ///
+    /// A `Break` of `on_event` stops the whole call: the sequence it came in ends where it is
+    /// (without a reason, unless that token ended it anyway) and is the last of the result;
+    /// requests after it are not started.
     ///
     /// # Errors
-    /// Context overflow, non-finite logits, device errors. A stop by the callback is not an error.
+    /// A request that cannot be met, context overflow, non-finite logits, device errors. A stop is
+    /// not an error.
     fn generate(
         &mut self,
         requests: &[Request],
-        on_event: &mut dyn FnMut(TokenEvent) -> ControlFlow<()>,
+        on_event: OnEvent<'_>,
     ) -> Result<Vec<Generation>, EngineError>;
 
     /// Teacher-forced logits in FP32, `[ids.len()][vocab]`, for tests.
+    ///
+    /// # Errors
+    /// No ids, more than the context holds, non-finite logits, device errors.
     fn score(&mut self, ids: &[u32]) -> Result<Vec<Vec<f32>>, EngineError>;
 }

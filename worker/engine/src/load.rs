@@ -1,17 +1,20 @@
 //! Loading: from a model's files to an engine that generates.
 
 use std::{
-    ops::ControlFlow,
     sync::{Mutex, PoisonError},
     time::Instant,
 };
 
-use bakeoff_model::{Dtype, EngineKind, EngineSettings, ledger::{DeviceMemory, DoesNotFit, Ledger}};
-use bakeoff_proto::{FailureKind};
+use bakeoff_model::{
+    Dtype, EngineKind, EngineSettings,
+    ledger::{DeviceMemory, Ledger},
+};
+use bakeoff_proto::FailureKind;
 use candle_core::Device;
 
+pub use crate::loaded::{Effective, LoadProgress, Loaded, OnLoad};
 use crate::{
-    Engine, EngineError, bandwidth, config::ModelConfig, host, reference::Reference,
+    EngineError, bandwidth, config::ModelConfig, engine::Engine, host, reference::Reference,
     source::ModelFiles, stock::Stock, weights::Weights,
 };
 
@@ -33,9 +36,9 @@ impl DeviceChoice {
         Self::Cpu
     }
 
-    /// What reading this device's memory can reach, GB/s (10^9 bytes), measured once in the process: before a
-    /// model is loaded, since a GPU is read over 4 GiB of its own. `None`, and a warning, where a GPU cannot
-    /// be opened or has no room.
+    /// What reading this device's memory can reach, GB/s (10^9 bytes), measured once in the
+    /// process: before a model is loaded, since a GPU is read over 4 GiB of its own. `None`, and a
+    /// warning, where a GPU cannot be opened or has no room.
     pub fn read_bandwidth_gb_s(self, settings: &EngineSettings) -> Option<f64> {
         static MEASURED: Mutex<Vec<(DeviceChoice, f64)>> = Mutex::new(Vec::new());
         let mut measured = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,7 +73,7 @@ fn gpu_bandwidth_gb_s(_ordinal: usize, _settings: &EngineSettings) -> Result<f64
     Err(unsupported("this build has no CUDA: it measures no GPU"))
 }
 
-/// What a load is told beside the model's files.
+/// What a load needs besides the model's files.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
     pub settings: EngineSettings,
@@ -80,47 +83,11 @@ pub struct LoadOptions {
     pub context: usize,
 }
 
-/// Bytes that reached their final place, of all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LoadProgress {
-    pub bytes: u64,
-    pub total_bytes: u64,
-}
-
-/// Where progress goes; a `Break` abandons the load.
-pub type OnLoad<'a> = &'a mut dyn FnMut(LoadProgress) -> ControlFlow<()>;
-
-/// A loaded model and how long that took.
-pub struct Loaded {
-    pub engine: Box<dyn Engine>,
-    /// Weights from storage to ready, in seconds, the device synchronised.
-    pub load_s: f64,
-    /// Bytes of weights as stored.
-    pub stored_bytes: u64,
-    pub ledger: Ledger,
-    /// What identifies the weights in a fingerprint.
-    pub weights_sha256: String,
-    /// Settings that changed arithmetic, each `on`, `off` or `n/a`, as this engine honoured them.
-    pub effective: Effective,
-}
-
-/// Settings as they took effect.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Effective {
-    pub engine: &'static str,
-    pub device: String,
-    pub driver: String,
-    pub flash_attn: &'static str,
-    pub tf32: &'static str,
-    pub reduced_precision_reduction: &'static str,
-    pub cuda_graph: &'static str,
-}
-
 /// Loads a model on a device. The ledger is computed and checked before a byte of weights is read.
 ///
 /// # Errors
-/// A bad configuration or bad weights, a model that does not fit, a device or engine that this build
-/// does not have, a device that refuses, `on_progress` breaking.
+/// A bad configuration or bad weights, a model that does not fit, a device or engine that this
+/// build does not have, a device that refuses, `on_progress` breaking.
 pub fn load(
     files: &ModelFiles,
     options: &LoadOptions,
@@ -170,7 +137,8 @@ pub fn load(
     })
 }
 
-/// Loads on the fused engine where it is asked for, or where `auto` finds that it can run the model.
+/// Loads on the fused engine where it is asked for, or where `auto` finds that it can run the
+/// model.
 #[cfg(feature = "cuda")]
 fn load_fused(
     config: &ModelConfig,
@@ -186,7 +154,7 @@ fn load_fused(
         EngineKind::Reference | EngineKind::Stock => return Ok(None),
         EngineKind::Auto if fused::supports(config, settings).is_err() => return Ok(None),
         EngineKind::Auto => match fused::device::Gpu::open(ordinal, settings) {
-            Err(error) if error.kind == FailureKind::Unsupported => return Ok(None),
+            Err(error) if error.kind() == FailureKind::Unsupported => return Ok(None),
             gpu => gpu?,
         },
         EngineKind::Fused => {
@@ -197,7 +165,7 @@ fn load_fused(
     fused::load(gpu, config, files, settings, context, on_progress).map(Some)
 }
 
-/// The engines that `auto` and the names in a sweep resolve to.
+/// The engines that this function loads itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Implementation {
     Reference,
@@ -274,12 +242,6 @@ impl Target {
             reduced_precision_reduction: on_off(cuda && bf16, settings.reduced_precision_reduction),
             cuda_graph: "n/a",
         }
-    }
-}
-
-impl From<DoesNotFit> for EngineError {
-    fn from(error: DoesNotFit) -> Self {
-        Self::new(FailureKind::DoesNotFit, error.to_string())
     }
 }
 

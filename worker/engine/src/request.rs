@@ -2,7 +2,10 @@
 
 use bakeoff_proto::FailureKind;
 
-use crate::{EngineError, Request, Sampling};
+use crate::{
+    EngineError,
+    engine::{Request, Sampling},
+};
 
 /// What an engine can take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,8 +19,8 @@ pub struct Limits {
 
 impl Limits {
     /// # Errors
-    /// An empty prompt, nothing to generate, an id beyond the vocabulary, a sampling parameter out of
-    /// its range ([`FailureKind::InvalidRequest`]); a sequence that would not fit
+    /// An empty prompt, nothing to generate, an id beyond the vocabulary, a sampling parameter out
+    /// of its range ([`FailureKind::InvalidRequest`]); a sequence that would not fit
     /// ([`FailureKind::ContextOverflow`]).
     pub fn check(&self, request: &Request) -> Result<(), EngineError> {
         if request.max_new_tokens == 0 {
@@ -150,8 +153,8 @@ mod tests {
         ];
         for (expected, change) in invalid {
             let error = refusal(change);
-            assert_eq!(error.kind, FailureKind::InvalidRequest);
-            assert!(error.message.contains(expected), "{error}");
+            assert_eq!(error.kind(), FailureKind::InvalidRequest);
+            assert!(error.report().contains(expected), "{error}");
         }
     }
 
@@ -163,13 +166,13 @@ mod tests {
             |r| r.prompt_ids = vec![1; 101],
         ] {
             let error = refusal(change);
-            assert_eq!(error.kind, FailureKind::ContextOverflow);
-            assert!(error.message.contains("100 tokens the cache was loaded for"), "{error}");
+            assert_eq!(error.kind(), FailureKind::ContextOverflow);
+            assert!(error.report().contains("100 tokens the cache was loaded for"), "{error}");
         }
         let whole = Limits { context: 1000, ..LIMITS };
         let long = Request { max_new_tokens: 1000, ..request() };
         let error = whole.check(&long).expect_err("too long");
-        assert!(error.message.contains("the model's context of 1000 tokens"), "{error}");
+        assert!(error.report().contains("the model's context of 1000 tokens"), "{error}");
         assert!(LIMITS.check_score(&[1; 101]).is_err());
         assert!(LIMITS.check_score(&[1; 100]).is_ok());
     }

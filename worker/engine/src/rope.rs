@@ -1,5 +1,5 @@
-//! Rotary positions. Angles, cosines and sines are FP32 whatever the model's dtype: in BF16 positions
-//! beyond 256 are no longer told apart.
+//! Rotary positions. Angles, cosines and sines are FP32 whatever the model's dtype: in BF16
+//! positions beyond 256 are no longer distinct.
 
 use std::f64::consts::TAU;
 
@@ -20,8 +20,8 @@ pub enum RopeScaling {
     Linear {
         factor: f64,
     },
-    /// YaRN (arXiv 2309.00071): slow rotations are stretched, fast ones kept, the dimensions between
-    /// `beta_slow` and `beta_fast` rotations blended.
+    /// YaRN (arXiv 2309.00071): slow rotations are stretched, fast ones kept, the dimensions
+    /// between `beta_slow` and `beta_fast` rotations blended.
     Yarn {
         factor: f64,
         original_context: usize,
@@ -85,7 +85,8 @@ impl Rope {
         sin.reserve_exact(positions * frequencies.len());
         for position in 0..positions {
             for frequency in &frequencies {
-                // The product is rounded to FP32, as transformers does: the two agree at far positions.
+                // The product is rounded to FP32, as transformers does: the two agree at far
+                // positions.
                 let angle = f64::from(position as f32 * *frequency as f32);
                 cos.push((angle.cos() * gain) as f32);
                 sin.push((angle.sin() * gain) as f32);
@@ -185,8 +186,8 @@ impl RopeScaling {
     }
 }
 
-/// The factor the checkpoint gives, or `0.1 ln(factor) + 1` (with the ratio of two such terms where it
-/// gives `mscale` and `mscale_all_dim`).
+/// The factor the checkpoint gives, or `0.1 ln(factor) + 1` (with the ratio of two such terms where
+/// it gives `mscale` and `mscale_all_dim`).
 fn yarn_attention_factor(scaling: &Fields, factor: f64) -> Result<f64, ShapeError> {
     if let Some(given) = scaling.positive("attention_factor")? {
         return Ok(given);

@@ -7,7 +7,7 @@
 
 use bakeoff_proto::FailureKind;
 
-use crate::{EngineError, Sampling};
+use crate::{EngineError, engine::Sampling};
 
 /// Chooses the tokens of one sequence.
 #[derive(Debug)]
@@ -256,8 +256,8 @@ mod tests {
             for greedy in [true, false] {
                 let mut sampler = Sampler::new(&Sampling { greedy, ..sampling() }, 3, &[]);
                 let error = sampler.choose(&mut [0.0, bad, 1.0], 4).expect_err("not a number");
-                assert_eq!(error.kind, FailureKind::NonFiniteLogits);
-                assert!(error.message.contains("token 1") && error.message.contains("step 4"));
+                assert_eq!(error.kind(), FailureKind::NonFiniteLogits);
+                assert!(error.report().contains("token 1") && error.report().contains("step 4"));
             }
         }
     }

@@ -103,9 +103,9 @@ fn a_damaged_file_is_named() {
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).expect("a file");
         let error = refusal(&files(WeightFiles::Paths(vec![path])), &options());
-        assert_eq!(error.kind, FailureKind::BadWeights, "{name}: {error}");
+        assert_eq!(error.kind(), FailureKind::BadWeights, "{name}: {error}");
         assert!(
-            error.message.contains(name) && error.message.contains("fetch it again"),
+            error.report().contains(name) && error.report().contains("download it again"),
             "{error}"
         );
     }
@@ -115,11 +115,11 @@ fn a_damaged_file_is_named() {
 fn a_missing_file_or_none_is_told() {
     let gone = PathBuf::from("/nowhere/model.safetensors");
     let error = refusal(&files(WeightFiles::Paths(vec![gone])), &options());
-    assert_eq!(error.kind, FailureKind::ModelNotFound);
-    assert!(error.message.contains("/nowhere/model.safetensors"), "{error}");
+    assert_eq!(error.kind(), FailureKind::ModelNotFound);
+    assert!(error.report().contains("/nowhere/model.safetensors"), "{error}");
     let error = refusal(&files(WeightFiles::Absent), &options());
-    assert_eq!(error.kind, FailureKind::ModelNotFound);
-    assert!(error.message.contains("--load-format dummy"), "{error}");
+    assert_eq!(error.kind(), FailureKind::ModelNotFound);
+    assert!(error.report().contains("--load-format dummy"), "{error}");
 }
 
 #[test]
@@ -130,8 +130,8 @@ fn a_tensor_that_is_missing_or_of_another_shape_is_named() {
         (name != MISSING).then_some((dtype, shape, data))
     });
     let error = refusal(&without, &options());
-    assert_eq!(error.kind, FailureKind::BadWeights);
-    assert!(error.message.contains(MISSING), "{error}");
+    assert_eq!(error.kind(), FailureKind::BadWeights);
+    assert!(error.report().contains(MISSING), "{error}");
 
     let turned = changed(folder.path(), &|name, dtype, mut shape, data| {
         if name == MISSING {
@@ -140,9 +140,9 @@ fn a_tensor_that_is_missing_or_of_another_shape_is_named() {
         Some((dtype, shape, data))
     });
     let error = refusal(&turned, &options());
-    assert_eq!(error.kind, FailureKind::BadWeights);
+    assert_eq!(error.kind(), FailureKind::BadWeights);
     for part in [MISSING, "[64, 96]", "[96, 64]", "model.safetensors"] {
-        assert!(error.message.contains(part), "{error}");
+        assert!(error.report().contains(part), "{error}");
     }
 }
 
@@ -158,13 +158,13 @@ fn quantised_tensors_are_refused_as_such() {
         Some((Stored::F8_E4M3, shape, data))
     });
     let error = refusal(&eight_bit, &options());
-    assert_eq!(error.kind, FailureKind::Quantised);
-    assert!(error.message.contains(PROJECTION) && error.message.contains("BF16"), "{error}");
+    assert_eq!(error.kind(), FailureKind::Quantised);
+    assert!(error.report().contains(PROJECTION) && error.report().contains("BF16"), "{error}");
 
     let mut config: serde_json::Value = serde_json::from_slice(&whole().config).expect("JSON");
     config["quantization_config"] = serde_json::json!({"quant_method": "awq"});
     let said = ModelFiles { config: config.to_string().into_bytes(), ..whole() };
-    assert_eq!(refusal(&said, &options()).kind, FailureKind::Quantised);
+    assert_eq!(refusal(&said, &options()).kind(), FailureKind::Quantised);
 }
 
 #[test]
@@ -173,14 +173,14 @@ fn a_model_that_does_not_fit_is_refused_with_its_ledger_before_its_weights_are_l
     let mut small = options();
     small.settings.max_memory_gb = 0.0001;
     let error = refusal(&gone, &small);
-    assert_eq!(error.kind, FailureKind::DoesNotFit);
-    assert!(error.message.contains("weights") && error.message.contains("over by"), "{error}");
+    assert_eq!(error.kind(), FailureKind::DoesNotFit);
+    assert!(error.report().contains("weights") && error.report().contains("over by"), "{error}");
 }
 
 #[test]
 fn a_context_of_nothing_is_refused() {
     let nothing = LoadOptions { context: 0, ..options() };
-    assert_eq!(refusal(&whole(), &nothing).kind, FailureKind::InvalidRequest);
+    assert_eq!(refusal(&whole(), &nothing).kind(), FailureKind::InvalidRequest);
 }
 
 #[test]
@@ -188,10 +188,10 @@ fn what_this_build_does_not_have_is_unsupported() {
     let mut fused = options();
     fused.settings.engine = EngineKind::Fused;
     let error = refusal(&whole(), &fused);
-    assert_eq!(error.kind, FailureKind::Unsupported);
-    assert!(error.message.contains("--features cuda"), "{error}");
+    assert_eq!(error.kind(), FailureKind::Unsupported);
+    assert!(error.report().contains("--features cuda"), "{error}");
     let gpu = LoadOptions { device: DeviceChoice::Cuda(0), ..options() };
-    assert_eq!(refusal(&whole(), &gpu).kind, FailureKind::Unsupported);
+    assert_eq!(refusal(&whole(), &gpu).kind(), FailureKind::Unsupported);
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn a_load_can_be_abandoned_and_tells_its_progress() {
     assert!(seen.last().is_some_and(|(bytes, total)| bytes == total));
 
     let stopped = load(&whole(), &options(), &mut |_| ControlFlow::Break(()));
-    assert_eq!(stopped.err().map(|error| error.kind), Some(FailureKind::Interrupted));
+    assert_eq!(stopped.err().map(|error| error.kind()), Some(FailureKind::Interrupted));
 }
 
 #[test]
@@ -227,9 +227,9 @@ fn weights_that_are_no_numbers_give_an_error_and_never_a_token() {
             tokens += usize::from(matches!(event, bakeoff_engine::TokenEvent::Token { .. }));
             ControlFlow::Continue(())
         });
-        assert_eq!(error.err().map(|e| e.kind), Some(FailureKind::NonFiniteLogits), "{engine:?}");
+        assert_eq!(error.err().map(|e| e.kind()), Some(FailureKind::NonFiniteLogits), "{engine:?}");
         assert_eq!(tokens, 0);
-        let error = loaded.engine.score(&[1, 2]).err().map(|e| e.kind);
+        let error = loaded.engine.score(&[1, 2]).err().map(|e| e.kind());
         assert_eq!(error, Some(FailureKind::NonFiniteLogits), "{engine:?}");
     }
 }
@@ -239,13 +239,33 @@ fn a_request_beyond_the_context_leaves_the_engine_usable() {
     let mut loaded = try_load(&whole(), &options()).expect("it loads");
     let mut kind = |new| {
         let done = loaded.engine.generate(&[request(new)], &mut |_| ControlFlow::Continue(()));
-        done.map_err(|error| error.kind)
+        done.map_err(|error| error.kind())
     };
     assert_eq!(kind(98).err(), Some(FailureKind::ContextOverflow));
     assert_eq!(kind(0).err(), Some(FailureKind::InvalidRequest));
     let done = kind(97).expect("it fits");
     assert_eq!(done[0].token_ids.len(), 97);
     assert_eq!(done[0].finish_reason, Some(FinishReason::Length));
+}
+
+#[test]
+fn a_stop_ends_the_call_and_leaves_the_engine_usable() {
+    for engine in [EngineKind::Reference, EngineKind::Stock] {
+        let mut options = options();
+        options.settings.engine = engine;
+        let mut loaded = try_load(&whole(), &options).expect("it loads");
+        let mut tokens = 0;
+        let stopped = loaded.engine.generate(&[request(20), request(20)], &mut |event| {
+            tokens += usize::from(matches!(event, bakeoff_engine::TokenEvent::Token { .. }));
+            if tokens < 5 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        let stopped = stopped.expect("a stop is not an error");
+        assert_eq!(stopped.len(), 1, "{engine:?}: the second request is not started");
+        assert_eq!((stopped[0].token_ids.len(), stopped[0].finish_reason), (5, None));
+        let whole = loaded.engine.generate(&[request(20)], &mut |_| ControlFlow::Continue(()));
+        let whole = whole.expect("tokens").remove(0);
+        assert_eq!(whole.token_ids[..5], stopped[0].token_ids, "{engine:?}");
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The real Qwen3 tokenizer and template against what transformers made of them, and every bad file a
-//! model may come with.
+//! The real Qwen3 tokenizer and template against what transformers made of them, and every bad file
+//! a model may come with.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -189,16 +189,16 @@ fn error_of(spoil: impl FnOnce(&mut ModelFiles), format: Format) -> bakeoff_engi
 #[test]
 fn bad_tokenizers_are_named() {
     let missing = error_of(|files| files.tokenizer = None, Format::Auto);
-    assert_eq!(missing.kind, FailureKind::BadTokenizer);
-    assert!(missing.message.contains("Qwen/Qwen3-32B has no tokenizer.json"), "{missing}");
-    assert!(missing.message.contains("save_pretrained"), "{missing}");
+    assert_eq!(missing.kind(), FailureKind::BadTokenizer);
+    assert!(missing.report().contains("Qwen/Qwen3-32B has no tokenizer.json"), "{missing}");
+    assert!(missing.report().contains("save_pretrained"), "{missing}");
     let cut =
         error_of(|files| files.tokenizer.as_mut().expect("some").truncate(5000), Format::Auto);
-    assert_eq!(cut.kind, FailureKind::BadTokenizer);
-    assert!(cut.message.contains("tokenizer.json of Qwen/Qwen3-32B"), "{cut}");
+    assert_eq!(cut.kind(), FailureKind::BadTokenizer);
+    assert!(cut.report().contains("tokenizer.json of Qwen/Qwen3-32B"), "{cut}");
     let config = error_of(|files| files.tokenizer_config = Some(b"[1]".to_vec()), Format::Auto);
-    assert_eq!(config.kind, FailureKind::BadTokenizer);
-    assert!(config.message.contains("tokenizer_config.json of Qwen/Qwen3-32B"), "{config}");
+    assert_eq!(config.kind(), FailureKind::BadTokenizer);
+    assert!(config.report().contains("tokenizer_config.json of Qwen/Qwen3-32B"), "{config}");
 }
 
 #[test]
@@ -212,7 +212,8 @@ fn bad_templates_are_named_with_the_way_out() {
         ),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
         (
-            "{% set ns = namespace(x='x') %}{% for i in range(100) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+            "{% set ns = namespace(x='x') %}{% for i in range(100) %}{% set ns.x = ns.x ~ ns.x \
+             %}{% endfor %}",
             "loops",
         ),
         ("{% for i in range(90000) %}{{ 'y' * 1000 }}{% endfor %}", "loops"),
@@ -221,22 +222,22 @@ fn bad_templates_are_named_with_the_way_out() {
     for (template, reason) in cases {
         let started = std::time::Instant::now();
         let error = error_of(|files| files.chat_template = Some(template.to_owned()), Format::Auto);
-        assert_eq!(error.kind, FailureKind::BadTemplate, "{template}");
-        assert!(error.message.contains("chat template of Qwen/Qwen3-32B"), "{error}");
-        assert!(error.message.contains(reason), "{template}: {error}");
-        assert!(error.message.contains("format = \"base\""), "{error}");
+        assert_eq!(error.kind(), FailureKind::BadTemplate, "{template}");
+        assert!(error.report().contains("chat template of Qwen/Qwen3-32B"), "{error}");
+        assert!(error.report().contains(reason), "{template}: {error}");
+        assert!(error.report().contains("format = \"base\""), "{error}");
         assert!(started.elapsed().as_secs() < 30, "{template} took {:?}", started.elapsed());
     }
     let none = error_of(|files| files.tokenizer_config = None, Format::Instruct);
-    assert_eq!(none.kind, FailureKind::BadTemplate);
-    assert!(none.message.contains("has no chat template"), "{none}");
+    assert_eq!(none.kind(), FailureKind::BadTemplate);
+    assert!(none.report().contains("has no chat template"), "{none}");
 }
 
 #[test]
 fn a_malformed_generation_config_is_named() {
     let error = error_of(|files| files.generation_config = Some(b"{".to_vec()), Format::Auto);
-    assert_eq!(error.kind, FailureKind::BadConfig);
-    assert!(error.message.contains("generation_config.json of Qwen/Qwen3-32B"), "{error}");
+    assert_eq!(error.kind(), FailureKind::BadConfig);
+    assert!(error.report().contains("generation_config.json of Qwen/Qwen3-32B"), "{error}");
 }
 
 fn tokens(text: &str) -> Vec<u32> {
@@ -320,7 +321,8 @@ proptest! {
 
     #[test]
     fn facts_count_every_token(ids in prop::collection::vec(151_640_u32..151_680, 0..40)) {
-        let rendered = qwen3().render(&Prompt { text: "hi", ..Prompt::default() }).expect("rendered");
+        let prompt = Prompt { text: "hi", ..Prompt::default() };
+        let rendered = qwen3().render(&prompt).expect("rendered");
         let facts = qwen3().output_facts(&rendered, &ids, FinishReason::Length);
         prop_assert_eq!((facts.thinking_tokens + facts.answer_tokens) as usize, ids.len());
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bakeoff_engine::EngineError;
 use bakeoff_engine::source::hub::HubSettings;
 use bakeoff_engine::source::{ModelFiles, SourceOptions, WeightFiles, resolve};
-use bakeoff_model::{ModelSource};
-use bakeoff_proto::{FailureKind};
+use bakeoff_model::ModelSource;
+use bakeoff_proto::FailureKind;
 use loopback_hub::{COMMIT, Hub, State};
 
 fn resolve_from(hub: &Hub, revision: &str, offline: bool) -> Result<ModelFiles, EngineError> {
@@ -55,23 +55,23 @@ fn refusals_say_what_to_do() {
         (403, "GatedRepo", "set HF_TOKEN"),
     ] {
         let error = refused(State { refuse: Some((status, code)), ..State::default() }, "main");
-        assert_eq!(error.kind, FailureKind::ModelNotFound);
-        assert!(error.message.contains(words), "{error}");
+        assert_eq!(error.kind(), FailureKind::ModelNotFound);
+        assert!(error.report().contains(words), "{error}");
     }
     let revision = refused(State::default(), "nope");
-    assert!(revision.message.contains("has no revision `nope`"), "{revision}");
+    assert!(revision.report().contains("has no revision `nope`"), "{revision}");
     let down = refused(State { refuse: Some((503, "")), ..State::default() }, "main");
-    assert_eq!(down.kind, FailureKind::Download);
+    assert_eq!(down.kind(), FailureKind::Download);
 }
 
 #[test]
 fn damage_and_a_full_disk_are_told() {
     let damaged = State { declared_sha256: Some("0".repeat(64)), ..State::default() };
     let error = refused(damaged, "main");
-    assert_eq!(error.kind, FailureKind::Download);
-    assert!(error.message.contains("came damaged twice"), "{error}");
+    assert_eq!(error.kind(), FailureKind::Download);
+    assert!(error.report().contains("was damaged in two downloads"), "{error}");
     let full = refused(State { declared_size: Some(1 << 60), ..State::default() }, "main");
-    assert_eq!(full.kind, FailureKind::Disk);
-    assert!(full.message.contains("bytes free"), "{full}");
-    assert!(full.message.contains(&(1_u64 << 60).to_string()), "{full}");
+    assert_eq!(full.kind(), FailureKind::Disk);
+    assert!(full.report().contains("bytes free"), "{full}");
+    assert!(full.report().contains(&(1_u64 << 60).to_string()), "{full}");
 }

@@ -78,10 +78,10 @@ impl Running<'_> {
     }
 
     pub(super) async fn fail_cell(&self, cell: &Cell, error: EngineError) -> Result<(), Trouble> {
-        tracing::error!(cell = %cell.id, kind = error.kind.as_str(), %error, "cell failed");
-        self.store_failures(error.kind, &error.message, std::slice::from_ref(&cell.id)).await?;
+        let (kind, message) = (error.kind(), error.report());
+        tracing::error!(cell = %cell.id, kind = kind.as_str(), error = message, "cell failed");
+        self.store_failures(kind, &message, std::slice::from_ref(&cell.id)).await?;
         self.meters().cell_ended(CellOutcome::Failed);
-        let (kind, message) = (error.kind, error.message);
         self.tell(JobPhase::CellFailed { cell: cell.id.clone(), kind, message }).await;
         Ok(())
     }

@@ -124,7 +124,7 @@ impl Running<'_> {
             return Err(Trouble::Halted(halt));
         }
         match output {
-            Err(error) if error.kind.disposition() == Disposition::Retry => Err(error.into()),
+            Err(error) if error.kind().disposition() == Disposition::Retry => Err(error.into()),
             output => Ok((model, output)),
         }
     }

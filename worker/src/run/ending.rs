@@ -31,7 +31,7 @@ pub(super) enum Trouble {
 
 impl From<EngineError> for Trouble {
     fn from(error: EngineError) -> Self {
-        Self::Failed { kind: error.kind, message: error.message }
+        Self::Failed { kind: error.kind(), message: error.report() }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::Architecture;
+use super::architecture::Name;
 
 /// Why a `config.json` cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +27,7 @@ pub enum ShapeError {
 }
 
 fn supported() -> String {
-    Architecture::ALL.map(Architecture::class_name).join(", ")
+    Name::ALL.map(|name| name.class).join(", ")
 }
 
 /// The object at the top of a `config.json`, or one inside it.
@@ -55,6 +55,11 @@ impl Fields {
     /// The value of a field; `null` counts as absent.
     pub fn get(&self, field: &str) -> Option<&Value> {
         self.map.get(field).filter(|value| !value.is_null())
+    }
+
+    /// Whether the field is there and is `null`.
+    pub fn is_null(&self, field: &str) -> bool {
+        self.map.get(field).is_some_and(Value::is_null)
     }
 
     /// # Errors

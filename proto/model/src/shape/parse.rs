@@ -1,15 +1,20 @@
 //! From `config.json` to a [`ModelShape`]. Where a field may be absent, the value assumed is the one
 //! transformers assumes for that architecture.
 
-use super::{Architecture, ExpertShape, Fields, ModelShape, ShapeError};
+use super::{
+    ExpertShape, ModelShape,
+    architecture::{Architecture, Name},
+    fields::{Fields, ShapeError},
+};
 
 /// No model is larger; sizes beyond are mistakes, and would overflow what follows from them.
 const MAX_PARAMETERS: f64 = 1e14;
 
 pub(super) fn shape(fields: &Fields) -> Result<ModelShape, ShapeError> {
-    let architecture = architecture(fields)?;
+    let name = name(fields)?;
+    let architecture = name.architecture;
     refuse_quantised(fields)?;
-    refuse_sliding_window(fields)?;
+    refuse_sliding_window(fields, name)?;
 
     let hidden_size = fields.required_size("hidden_size")?;
     let heads = fields.required_size("num_attention_heads")?;
@@ -51,19 +56,19 @@ pub(super) fn shape(fields: &Fields) -> Result<ModelShape, ShapeError> {
     Ok(shape)
 }
 
-fn architecture(fields: &Fields) -> Result<Architecture, ShapeError> {
+fn name(fields: &Fields) -> Result<Name, ShapeError> {
     let listed = fields.get("architectures").map(|value| {
         let first = value.as_array().and_then(|list| list.first()).and_then(|name| name.as_str());
         first.map(str::to_owned).ok_or_else(|| fields.bad("architectures", "a list with one name"))
     });
-    let (found, name_of): (String, fn(Architecture) -> &'static str) = match listed {
-        Some(name) => (name?, Architecture::class_name),
+    let (found, field): (String, fn(Name) -> &'static str) = match listed {
+        Some(class) => (class?, |name| name.class),
         None => {
             let model_type = fields.text("model_type")?;
-            (model_type.ok_or(ShapeError::Missing("architectures"))?, Architecture::model_type)
+            (model_type.ok_or(ShapeError::Missing("architectures"))?, |name| name.model_type)
         }
     };
-    let known = Architecture::ALL.into_iter().find(|known| name_of(*known) == found);
+    let known = Name::ALL.into_iter().find(|known| field(*known) == found);
     known.ok_or(ShapeError::UnknownArchitecture { found })
 }
 
@@ -77,14 +82,21 @@ fn refuse_quantised(fields: &Fields) -> Result<(), ShapeError> {
     }
 }
 
-fn refuse_sliding_window(fields: &Fields) -> Result<(), ShapeError> {
-    if fields.flag("use_sliding_window")?.unwrap_or(false) {
-        return Err(ShapeError::Unsupported {
-            what: "sliding-window attention (`use_sliding_window` = true)".to_owned(),
-            next: "use a model with full attention",
-        });
-    }
-    Ok(())
+fn refuse_sliding_window(fields: &Fields, name: Name) -> Result<(), ShapeError> {
+    let setting = if fields.flag("use_sliding_window")?.unwrap_or(false) {
+        "`use_sliding_window` = true".to_owned()
+    } else if name.slides && !fields.is_null("sliding_window") {
+        match fields.get("sliding_window") {
+            Some(window) => format!("`sliding_window` = {window}"),
+            None => "`sliding_window` is absent, and not null".to_owned(),
+        }
+    } else {
+        return Ok(());
+    };
+    Err(ShapeError::Unsupported {
+        what: format!("sliding-window attention ({setting})"),
+        next: "use a model with full attention",
+    })
 }
 
 fn head_dim(
@@ -262,6 +274,33 @@ mod tests {
             let error = Fields::parse(text).expect_err("no object");
             assert!(matches!(error, ShapeError::NotJson(_)));
         }
+    }
+
+    #[test]
+    fn mistral_is_llama_unless_its_attention_slides() {
+        let mut mistral = config();
+        mistral["architectures"] = json!(["MistralForCausalLM"]);
+        mistral["sliding_window"] = Value::Null;
+        let mut llama = config();
+        llama["architectures"] = json!(["LlamaForCausalLM"]);
+        let shape = parse(&mistral).expect("full attention");
+        assert_eq!(shape, parse(&llama).expect("valid"));
+        assert_eq!(shape.architecture.model_type(), "llama");
+        mistral.as_object_mut().expect("an object").remove("architectures");
+        mistral["model_type"] = json!("mistral");
+        assert_eq!(parse(&mistral).expect("by its model_type"), shape);
+
+        mistral["sliding_window"] = json!(4096);
+        let error = parse(&mistral).expect_err("a window");
+        assert!(matches!(error, ShapeError::Unsupported { .. }));
+        let text = error.to_string();
+        assert!(
+            text.contains("`sliding_window` = 4096") && text.contains("full attention"),
+            "{text}"
+        );
+        // transformers assumes 4096 where the file is silent.
+        mistral.as_object_mut().expect("an object").remove("sliding_window");
+        assert!(parse(&mistral).expect_err("a window").to_string().contains("absent"));
     }
 
     #[test]

@@ -107,7 +107,7 @@ mod tests {
         {
             let random = |name: &str, shape: (usize, usize, usize)| {
                 let mut values = vec![0f32; shape.0 * shape.1 * shape.2];
-                dummy::fill(name, false, &mut values);
+                dummy::fill(name, bakeoff_model::tensors::Role::Plain, &mut values);
                 values.iter_mut().for_each(|v| *v *= 40.0);
                 Tensor::from_vec(values, shape, &Device::Cpu).expect("a tensor")
             };

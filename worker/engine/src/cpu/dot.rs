@@ -55,8 +55,8 @@ impl Stored for bf16 {
     }
 }
 
-/// The loops by intrinsics: left to itself the compiler keeps such sums in single lanes. Four vectors
-/// of sums run side by side, which hides the latency of a multiply-add.
+/// The loops by intrinsics: left to itself the compiler keeps such sums in single lanes. Four
+/// vectors of sums run side by side, which hides the latency of a multiply-add.
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
@@ -164,6 +164,7 @@ pub enum Lanes {
 }
 
 impl Lanes {
+    /// What this CPU has, asked once.
     pub fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
@@ -281,9 +282,9 @@ mod tests {
     fn every_width_gives_the_exact_sum_within_rounding() {
         for columns in [0, 1, 7, 8, 15, 16, 17, 63, 64, 65, 130, 576, 1537] {
             let mut x = vec![0f32; columns];
-            dummy::fill("x", false, &mut x);
+            dummy::fill("x", bakeoff_model::tensors::Role::Plain, &mut x);
             let mut wide = vec![0f32; 3 * columns];
-            dummy::fill("w", false, &mut wide);
+            dummy::fill("w", bakeoff_model::tensors::Role::Plain, &mut wide);
             let narrow: Vec<bf16> = wide.iter().map(|w| bf16::from_f32(*w)).collect();
             for lanes in all() {
                 check(lanes, &wide, &x);

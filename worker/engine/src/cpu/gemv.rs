@@ -66,9 +66,9 @@ mod tests {
     fn the_product_is_that_of_the_plain_operation() {
         for (rows, columns) in [(1, 1), (5, 33), (640, 576), (3000, 96)] {
             let mut x = vec![0f32; columns];
-            dummy::fill("x", false, &mut x);
+            dummy::fill("x", bakeoff_model::tensors::Role::Plain, &mut x);
             let mut w = vec![0f32; (rows + 2) * columns];
-            dummy::fill("w", false, &mut w);
+            dummy::fill("w", bakeoff_model::tensors::Role::Plain, &mut w);
             let w = Tensor::from_vec(w, (rows + 2, columns), &Device::Cpu).expect("weights");
             for dtype in [DType::F32, DType::BF16] {
                 let w = w.to_dtype(dtype).expect("a cast");

@@ -11,9 +11,9 @@ const CLOSE: &str = "</think>";
 /// Facts of one output.
 ///
 /// Thinking runs from `<think>` (or from the start, where the prompt already opened it) through
-/// `</think>`, both included; every other token, the end-of-sequence token too, is answer. `has_code`
-/// looks at the answer only: a fenced block with at least one line in it, or, where the prompt asked
-/// for plain code (`plain`), a text that [`looks_like_code`].
+/// `</think>`, both included; every other token, the end-of-sequence token too, is answer.
+/// `has_code` looks at the answer only: a fenced block with at least one line in it, or, where the
+/// prompt asked for plain code (`plain`), a text that [`looks_like_code`].
 pub fn output_facts(
     tokenizer: &TextTokenizer,
     ids: &[u32],
@@ -68,8 +68,8 @@ pub fn output_facts(
     }
 }
 
-/// True if a fence (three or more backticks or tildes, indented by three spaces at most) opens a block
-/// that holds a line which is not blank. The block may be cut off.
+/// True if a fence (three or more backticks or tildes, indented by three spaces at most) opens a
+/// block that holds a line which is not blank. The block may be cut off.
 pub fn has_fenced_code(text: &str) -> bool {
     let mut fence: Option<(char, usize)> = None;
     for line in text.lines() {
@@ -87,8 +87,8 @@ pub fn has_fenced_code(text: &str) -> bool {
     false
 }
 
-/// True if a text without fences is code: at least one line is a statement of a common language, and
-/// such lines, comments and indented lines make up half of all that are not blank.
+/// True if a text without fences is code: at least one line is a statement of a common language,
+/// and such lines, comments and indented lines make up half of all that are not blank.
 pub fn looks_like_code(text: &str) -> bool {
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     let statements = lines.iter().filter(|line| is_statement(line.trim())).count();

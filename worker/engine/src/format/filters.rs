@@ -26,8 +26,8 @@ pub(super) fn register(environment: &mut Environment<'static>) {
         .set_formatter(|out, _, value| out.write_str(&python::text(value)).map_err(Error::from));
 }
 
-/// `tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)` of transformers: Python's
-/// `json.dumps` without the HTML escapes of Jinja2's own filter.
+/// `tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)` of transformers:
+/// Python's `json.dumps` without the HTML escapes of Jinja2's own filter.
 fn tojson(value: &Value, ensure_ascii: Option<bool>, options: Kwargs) -> Result<Value, Error> {
     let named_ascii: Option<bool> = options.get("ensure_ascii")?;
     let indent: Option<Value> = options.get("indent")?;

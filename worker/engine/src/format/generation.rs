@@ -1,10 +1,10 @@
 //! What a model's own files say about sampling and about where a text ends.
 
 use bakeoff_model::{GenerationSettings, SamplingSource};
-use bakeoff_proto::{FailureKind};
+use bakeoff_proto::FailureKind;
 use serde::Deserialize;
 
-use crate::{EngineError, Sampling};
+use crate::{EngineError, engine::Sampling};
 
 /// The fields of `generation_config.json` that matter here.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -29,6 +29,7 @@ pub enum Ids {
 }
 
 impl Ids {
+    /// All ids.
     pub fn as_slice(&self) -> &[u32] {
         match self {
             Self::One(id) => std::slice::from_ref(id),
@@ -45,14 +46,12 @@ impl GenerationConfig {
     /// [`FailureKind::BadConfig`] when it is malformed.
     pub fn parse(model: &str, json: Option<&[u8]>) -> Result<Self, EngineError> {
         let Some(json) = json else { return Ok(Self::default()) };
-        serde_json::from_slice(json).map_err(|e| {
-            EngineError::new(
-                FailureKind::BadConfig,
-                format!(
-                    "generation_config.json of {model} cannot be read ({e}): mend or remove it, or \
-                     take another revision"
-                ),
-            )
+        serde_json::from_slice(json).map_err(|error| {
+            let message = format!(
+                "cannot parse generation_config.json of {model}; correct or remove it, or use \
+                 another revision"
+            );
+            EngineError::caused(FailureKind::BadConfig, message, error)
         })
     }
 
@@ -60,9 +59,9 @@ impl GenerationConfig {
     /// Bakeoff's defaults last; with [`SamplingSource::Sweep`] the file is not asked, so that every
     /// model samples alike.
     ///
-    /// Greedy takes the most likely token, but after the repetition penalty, as transformers does: with
-    /// `sampling = "model"` a penalty in this file changes greedy output too. A temperature of 0 means
-    /// greedy. `do_sample` is not asked: the sweep's `greedy` decides.
+    /// Greedy takes the most likely token, but after the repetition penalty, as transformers does:
+    /// with `sampling = "model"` a penalty in this file changes greedy output too. A temperature of
+    /// 0 means greedy. `do_sample` is not asked: the sweep's `greedy` decides.
     ///
     /// # Errors
     /// [`FailureKind::InvalidRequest`] for a value outside its range, naming where it comes from.
@@ -113,9 +112,9 @@ fn within(name: &str, value: f64, ok: bool, range: &str) -> Result<(), EngineErr
     ))
 }
 
-/// Every id that ends a text: those of `config.json`, of `generation_config.json` and the tokenizer's
-/// own end-of-sequence token, each once. transformers takes the second and falls back to the first;
-/// their union also ends a chat whose files disagree.
+/// Every id that ends a text: those of `config.json`, of `generation_config.json` and the
+/// tokenizer's own end-of-sequence token, each once. transformers takes the second and falls back
+/// to the first; their union also ends a chat whose files disagree.
 pub fn stop_ids(config: &[u8], generation: &GenerationConfig, eos: Option<u32>) -> Vec<u32> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
@@ -206,8 +205,8 @@ mod tests {
             ),
         ] {
             let error = qwen().resolve(&settings, 1).expect_err(name);
-            assert_eq!(error.kind, FailureKind::InvalidRequest);
-            assert!(error.message.contains(name), "{error}");
+            assert_eq!(error.kind(), FailureKind::InvalidRequest);
+            assert!(error.report().contains(name), "{error}");
         }
     }
 
@@ -222,7 +221,7 @@ mod tests {
     #[test]
     fn a_malformed_file_is_named() {
         let error = GenerationConfig::parse("Q/m", Some(b"{\"top_p\": \"x\"}")).expect_err("text");
-        assert_eq!(error.kind, FailureKind::BadConfig);
-        assert!(error.message.contains("generation_config.json of Q/m"), "{error}");
+        assert_eq!(error.kind(), FailureKind::BadConfig);
+        assert!(error.report().contains("generation_config.json of Q/m"), "{error}");
     }
 }

@@ -142,7 +142,8 @@ pub enum FloatStyle {
     Python,
 }
 
-/// A number as Python writes it: the shortest digits that read back, an exponent below 1e-4 and from 1e16.
+/// A number as Python writes it: the shortest digits that read back, an exponent below 1e-4 and
+/// from 1e16.
 pub fn number(value: &Value, style: FloatStyle) -> String {
     if value.is_integer() {
         return value.to_string();

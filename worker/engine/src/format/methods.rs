@@ -154,8 +154,9 @@ fn title_case(out: &mut String, c: char) {
 
 /// Python's digits: decimal ones of any script, and superscripts; not fractions or roman numerals.
 fn is_digit(c: char) -> bool {
-    c.is_numeric()
-        && !matches!(c, '½' | '¼' | '¾' | '\u{2150}'..='\u{218F}' | '\u{3007}' | '\u{4e00}'..='\u{9fff}')
+    let fraction = matches!(c, '½' | '¼' | '¾' | '\u{2150}'..='\u{218F}');
+    let ideograph = matches!(c, '\u{3007}' | '\u{4e00}'..='\u{9fff}');
+    c.is_numeric() && !fraction && !ideograph
 }
 
 fn is_superscript(c: char) -> bool {

@@ -17,14 +17,14 @@ pub mod tokenizer;
 
 use std::collections::BTreeMap;
 
+use bakeoff_model::{Format, GenerationSettings, Thinking};
 use bakeoff_proto::digest::sha256_hex;
 use bakeoff_proto::record::OutputFacts;
-use bakeoff_model::{Format, GenerationSettings, Thinking};
 use bakeoff_proto::{FailureKind, FinishReason};
 use minijinja::Value;
 
 use crate::source::ModelFiles;
-use crate::{EngineError, Sampling};
+use crate::{EngineError, engine::Sampling};
 use generation::GenerationConfig;
 use template::{ChatTemplate, Message};
 use tokenizer::{TextStream, TextTokenizer, TokenizerConfig};
@@ -62,12 +62,12 @@ pub struct Formatter {
 }
 
 impl Formatter {
-    /// Reads tokenizer, template and generation settings from a model's files and settles `format` and
-    /// `thinking`.
+    /// Reads tokenizer, template and generation settings from a model's files and settles `format`
+    /// and `thinking`.
     ///
     /// # Errors
-    /// A missing or corrupt tokenizer, a template that does not parse (or is missing where `instruct` was
-    /// asked for), a malformed `generation_config.json`.
+    /// A missing or corrupt tokenizer, a template that does not parse (or is missing where
+    /// `instruct` was asked for), a malformed `generation_config.json`.
     pub fn new(
         files: &ModelFiles,
         format: Format,
@@ -150,8 +150,8 @@ impl Formatter {
         template.render(&variables)
     }
 
-    /// A template without a switch leaves thinking to the model: `auto`. With one, `auto` becomes what
-    /// the template does by itself.
+    /// A template without a switch leaves thinking to the model: `auto`. With one, `auto` becomes
+    /// what the template does by itself.
     fn resolve_thinking(&self, asked: Thinking) -> Thinking {
         let Some(template) = &self.template else { return Thinking::Auto };
         let probe = Prompt { text: "x", ..Prompt::default() };
@@ -213,6 +213,7 @@ impl Formatter {
         self.thinking
     }
 
+    /// Of the bytes of `tokenizer.json`, in hexadecimal.
     pub fn tokenizer_sha256(&self) -> &str {
         &self.tokenizer_sha256
     }
@@ -223,7 +224,8 @@ impl Formatter {
     }
 }
 
-/// Auto: a chat template makes it instruct; without one, an id that says code makes it code; else base.
+/// Auto: a chat template makes it instruct; without one, an id that says code makes it code; else
+/// base.
 fn resolve_format(model: &str, asked: Format, has_template: bool) -> Result<Format, EngineError> {
     match asked {
         Format::Auto if has_template => Ok(Format::Instruct),
@@ -240,8 +242,9 @@ fn resolve_format(model: &str, asked: Format, has_template: bool) -> Result<Form
         Format::Instruct if !has_template => Err(EngineError::new(
             FailureKind::BadTemplate,
             format!(
-                "{model} has no chat template, which format = \"instruct\" needs: set format = \"base\" \
-                 to send the prompt as it is, or put a chat_template.jinja beside its weights"
+                "{model} has no chat template, which format = \"instruct\" needs: set \
+                 format = \"base\" to send the prompt as it is, or put a chat_template.jinja \
+                 beside its weights"
             ),
         )),
         asked => Ok(asked),

@@ -1,4 +1,5 @@
-//! Spellings of a template that Jinja2 takes and minijinja does not, put into others that mean the same.
+//! Spellings of a template that Jinja2 takes and minijinja does not, put into others that mean the
+//! same.
 
 /// The template's source as minijinja is given it.
 pub(super) fn for_minijinja(source: &str) -> String {
@@ -115,7 +116,8 @@ fn percent_formats(tag: &str) -> String {
     out + rest
 }
 
-/// Length of a primary with what is attached to it: `x`, `m.role`, `m['x']`, `f(1)|upper`, `('a', 1)`.
+/// Length of a primary with what is attached to it: `x`, `m.role`, `m['x']`, `f(1)|upper`, `('a',
+/// 1)`.
 fn operand_len(text: &str) -> Option<usize> {
     let mut at = match text.chars().next()? {
         '\'' | '"' => string_len(text)?,

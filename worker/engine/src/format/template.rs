@@ -58,7 +58,7 @@ impl ChatTemplate {
     ) -> Result<Self, EngineError> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(|e| bad(model, "does not parse", &e))?);
+        environment.set_syntax(syntax.map_err(|e| bad(model, "does not parse", e))?);
         environment.set_undefined_behavior(UndefinedBehavior::Lenient);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.set_fuel(Some(FUEL));
@@ -73,12 +73,12 @@ impl ChatTemplate {
         });
         environment
             .add_template_owned(NAME, rewrite::for_minijinja(source))
-            .map_err(|error| bad(model, "does not parse", &error))?;
+            .map_err(|error| bad(model, "does not parse", error))?;
         Ok(Self { environment, model: model.to_owned() })
     }
 
-    /// Renders with `variables` (`messages`, `add_generation_prompt`, special tokens, ...); `tools` and
-    /// `documents` are None unless given, as in transformers.
+    /// Renders with `variables` (`messages`, `add_generation_prompt`, special tokens, ...); `tools`
+    /// and `documents` are None unless given, as in transformers.
     ///
     /// # Errors
     /// [`FailureKind::BadTemplate`] when the template throws, loops or writes without end.
@@ -86,7 +86,7 @@ impl ChatTemplate {
         let defaults = context! { tools => Value::from(()), documents => Value::from(()) };
         let variables = Value::from_pairs(variables.iter().map(|(k, v)| (k.clone(), v.clone())));
         let template =
-            self.environment.get_template(NAME).map_err(|e| bad(&self.model, "is lost", &e))?;
+            self.environment.get_template(NAME).map_err(|e| bad(&self.model, "is lost", e))?;
         let mut output = Bounded::default();
         match template.render_captured_to(context! { ..variables, ..defaults }, &mut output) {
             Ok(_) => Ok(String::from_utf8(output.bytes).expect("minijinja writes UTF-8")),
@@ -96,32 +96,26 @@ impl ChatTemplate {
             Err(error) if error.kind() == ErrorKind::OutOfFuel => {
                 Err(self.endless(format!("does not end within {FUEL} steps")))
             }
-            Err(error) => Err(bad(&self.model, "fails", &error)),
+            Err(error) => Err(bad(&self.model, "fails", error)),
         }
     }
 
     fn endless(&self, what: String) -> EngineError {
         EngineError::new(
             FailureKind::BadTemplate,
-            format!("the chat template of {} {what}: it loops. {NEXT_STEP}", self.model),
+            format!("the chat template of {} {what}: it loops; {NEXT_STEP}", self.model),
         )
     }
 }
 
-fn bad(model: &str, what: &str, error: &Error) -> EngineError {
+fn bad(model: &str, what: &str, error: Error) -> EngineError {
     let line = error.line().map(|line| format!(" at line {line}")).unwrap_or_default();
-    let reason = match error.detail() {
-        Some(detail) if error.kind() == ErrorKind::InvalidOperation => detail.to_owned(),
-        Some(detail) => format!("{}: {detail}", error.kind()),
-        None => error.kind().to_string(),
-    };
-    EngineError::new(
-        FailureKind::BadTemplate,
-        format!("the chat template of {model} {what}{line}: {reason}. {NEXT_STEP}"),
-    )
+    let message = format!("the chat template of {model} {what}{line}; {NEXT_STEP}");
+    EngineError::caused(FailureKind::BadTemplate, message, error)
 }
 
-const NEXT_STEP: &str = "Mend it, pin another revision of the model, or set format = \"base\" (worker generate: --raw-prompt) to send the prompt as it is";
+const NEXT_STEP: &str = "correct it, use another revision of the model, or set format = \"base\" \
+                         (worker generate: --raw-prompt) to send the prompt as it is";
 
 /// A buffer that refuses to grow beyond [`MAX_OUTPUT_BYTES`].
 #[derive(Default)]
@@ -201,9 +195,9 @@ pub(super) mod goldens {
                 (Ok(text), None, _) => wrong.push(format!("{name}: rendered {text:?}, must fail")),
                 (Err(error), Some(_), _) => wrong.push(format!("{name}: {error}")),
                 (Err(error), None, theirs) => {
-                    assert_eq!(error.kind, FailureKind::BadTemplate);
+                    assert_eq!(error.kind(), FailureKind::BadTemplate);
                     let thrown = name.starts_with("raise/") || name.starts_with("alternating/");
-                    if thrown && !error.message.contains(theirs.expect("error")) {
+                    if thrown && !error.report().contains(theirs.expect("error")) {
                         wrong.push(format!("{name}: {error}"));
                     }
                 }

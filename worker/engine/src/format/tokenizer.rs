@@ -4,7 +4,7 @@ use bakeoff_proto::FailureKind;
 use serde::Deserialize;
 use tokenizers::{AddedToken, Tokenizer};
 
-use crate::EngineError;
+use crate::{EngineError, error::BoxError};
 
 /// What `tokenizer_config.json` says beside the tokenizer itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl TokenizerConfig {
     /// [`FailureKind::BadTokenizer`] when it is no JSON object.
     pub fn parse(model: &str, json: &[u8]) -> Result<Self, EngineError> {
         let map: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(json)
-            .map_err(|e| bad(model, "tokenizer_config.json", &e.to_string()))?;
+            .map_err(|error| bad(model, "tokenizer_config.json", error))?;
         let special_tokens = NAMED_TOKENS
             .iter()
             .filter_map(|name| Some(((*name).to_owned(), token_text(map.get(*name)?)?.to_owned())));
@@ -48,6 +48,7 @@ impl TokenizerConfig {
         })
     }
 
+    /// The text of a named token, `eos_token` for instance.
     pub fn special_token(&self, name: &str) -> Option<&str> {
         self.special_tokens.iter().find(|(key, _)| key == name).map(|(_, text)| text.as_str())
     }
@@ -95,13 +96,13 @@ impl TextTokenizer {
                 FailureKind::BadTokenizer,
                 format!(
                     "{model} has no tokenizer.json: put one beside its weights (transformers' \
-                     AutoTokenizer.from_pretrained(...).save_pretrained(...) writes it), or take a \
-                     revision that holds one"
+                     AutoTokenizer.from_pretrained(...).save_pretrained(...) writes it), or use a \
+                     revision that has one"
                 ),
             )
         })?;
-        let mut inner = Tokenizer::from_bytes(json)
-            .map_err(|e| bad(model, "tokenizer.json", &e.to_string()))?;
+        let mut inner =
+            Tokenizer::from_bytes(json).map_err(|error| bad(model, "tokenizer.json", error))?;
         for (id, content, special) in &config.added_tokens {
             if inner.token_to_id(content).is_none() && inner.get_vocab_size(true) == *id as usize {
                 let token = AddedToken::from(content.as_str(), *special);
@@ -119,11 +120,10 @@ impl TextTokenizer {
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, EngineError> {
         match self.inner.encode_fast(text, special) {
             Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-            Err(e) => Err(bad(
-                &self.model,
-                "tokenizer.json",
-                &format!("it cannot encode the prompt: {e}"),
-            )),
+            Err(error) => {
+                let message = format!("the tokenizer of {} cannot encode the prompt", self.model);
+                Err(EngineError::caused(FailureKind::BadTokenizer, message, error))
+            }
         }
     }
 
@@ -133,6 +133,7 @@ impl TextTokenizer {
         self.inner.decode(ids, true).unwrap_or_default()
     }
 
+    /// The id of a token, if the vocabulary has it.
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
@@ -143,20 +144,17 @@ impl TextTokenizer {
     }
 }
 
-fn bad(model: &str, file: &str, reason: &str) -> EngineError {
-    EngineError::new(
-        FailureKind::BadTokenizer,
-        format!(
-            "{file} of {model} cannot be used ({reason}): fetch it again, or take another revision"
-        ),
-    )
+fn bad(model: &str, file: &str, error: impl Into<BoxError>) -> EngineError {
+    let message =
+        format!("cannot use {file} of {model}; download it again, or use another revision");
+    EngineError::caused(FailureKind::BadTokenizer, message, error)
 }
 
 /// Text piece by piece; the pieces together are exactly what decoding all ids at once gives.
 ///
-/// A character may be spread over several tokens, and a tokenizer may treat the first token of a text
-/// otherwise than the rest. So each new id is decoded together with the ids of the last piece, and held
-/// back while the text ends in the middle of a character.
+/// A character may be spread over several tokens, and a tokenizer may treat the first token of a
+/// text otherwise than the rest. So each new id is decoded together with the ids of the last piece,
+/// and held back while the text ends in the middle of a character.
 pub struct TextStream<'a> {
     tokenizer: &'a TextTokenizer,
     /// The ids of the last piece and those held back.

@@ -5,9 +5,11 @@ use candle_core::{D, DType, Result, Tensor};
 /// How the prefill attends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PrefillAttention {
-    /// FlashAttention 2: memory linear in the context. For few tokens the prefill has a kernel of its own.
+    /// FlashAttention 2: memory linear in the context. For few tokens the prefill has a kernel of
+    /// its own.
     Flash,
-    /// Products and a softmax in candle's operations: what the setting `flash_attn = false` asks for.
+    /// Products and a softmax in candle's operations: what the setting `flash_attn = false` asks
+    /// for.
     Plain,
 }
 

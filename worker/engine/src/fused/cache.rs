@@ -1,4 +1,5 @@
-//! Keys and values of one sequence, allocated once for the longest, and the rotary tables beside them.
+//! Keys and values of one sequence, allocated once for the longest, and the rotary tables beside
+//! them.
 
 use bakeoff_kernels::DevicePtr;
 use candle_core::{DType, Storage, Tensor};
@@ -6,7 +7,7 @@ use cudarc::driver::DevicePtr as _;
 use half::bf16;
 
 use super::{
-    device::{Buffer, Gpu, candle_error},
+    device::{Buffer, Gpu},
     dims::Dims,
 };
 use crate::{EngineError, rope::RopeTables};
@@ -41,7 +42,7 @@ impl KvCache {
     ) -> Result<Self, EngineError> {
         let shape = (1, tokens, dims.kv_heads as usize, dims.head_dim as usize);
         let allocate = || {
-            let tensor = Tensor::zeros(shape, DType::BF16, &gpu.device).map_err(candle_error)?;
+            let tensor = Tensor::zeros(shape, DType::BF16, &gpu.device)?;
             let ptr = tensor_ptr(gpu, &tensor)?;
             Ok::<_, EngineError>((tensor, ptr))
         };
@@ -70,14 +71,16 @@ impl KvCache {
     /// # Errors
     /// More than there are.
     pub fn views(&self, at: usize, tokens: usize) -> Result<(Tensor, Tensor), EngineError> {
-        let view = |tensor: &Tensor| tensor.narrow(1, 0, tokens).map_err(candle_error);
+        let view = |tensor: &Tensor| tensor.narrow(1, 0, tokens);
         Ok((view(&self.layers[at].k)?, view(&self.layers[at].v)?))
     }
 
+    /// Cosines, `[positions, head_dim / 2]`.
     pub fn cos(&self) -> DevicePtr<f32> {
         self.cos.ptr()
     }
 
+    /// Sines, of the same shape.
     pub fn sin(&self) -> DevicePtr<f32> {
         self.sin.ptr()
     }
@@ -89,7 +92,7 @@ pub(super) fn tensor_ptr(gpu: &Gpu, tensor: &Tensor) -> Result<DevicePtr<bf16>, 
     let Storage::Cuda(storage) = &*storage else {
         unreachable!("tensors of this engine are made on its CUDA device")
     };
-    let slice = storage.as_cuda_slice::<bf16>().map_err(candle_error)?;
+    let slice = storage.as_cuda_slice::<bf16>()?;
     let (address, _no_event) = slice.device_ptr(gpu.stream());
     let base = DevicePtr::new(address).expect("an allocation is never at address zero");
     Ok(base.offset(layout.start_offset()))

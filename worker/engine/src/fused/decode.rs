@@ -11,10 +11,11 @@ use half::bf16;
 
 use super::{
     cache::KvCache,
-    device::{Buffer, Gpu, Mapped, driver_error, kernel_error},
+    device::{Buffer, Gpu, Mapped},
     dims::Dims,
+    error::{driver_error, kernel_error},
     prefill::ResidualRow,
-    weights::{Mlp, Weights},
+    weights::{DeviceWeights, MlpWeights},
 };
 use crate::EngineError;
 
@@ -55,7 +56,7 @@ impl DecodeBuffers {
     pub fn new(
         gpu: &Gpu,
         dims: &Dims,
-        weights: &Weights,
+        weights: &DeviceWeights,
         cache: &KvCache,
     ) -> Result<Self, EngineError> {
         let (experts, top_k, expert_inter) =
@@ -97,14 +98,14 @@ impl DecodeBuffers {
 }
 
 /// The addresses that the kernel reads on the device.
-fn step_layers(weights: &Weights, cache: &KvCache) -> Vec<StepLayer> {
+fn step_layers(weights: &DeviceWeights, cache: &KvCache) -> Vec<StepLayer> {
     let layers = weights.layers.iter().enumerate();
     layers
         .map(|(at, layer)| {
             let (k_cache, v_cache) = cache.layer(at);
             let (router, gate_up, down) = match layer.mlp {
-                Mlp::Dense { gate_up, down } => (None, gate_up, down),
-                Mlp::Routed { router, gate_up, down } => (Some(router), gate_up, down),
+                MlpWeights::Dense { gate_up, down, .. } => (None, gate_up, down),
+                MlpWeights::Routed { router, gate_up, down } => (Some(router), gate_up, down),
             };
             StepLayer {
                 attention_norm: layer.attention_norm,
@@ -128,7 +129,7 @@ fn step_layers(weights: &Weights, cache: &KvCache) -> Vec<StepLayer> {
 pub struct DecodeStep<'a> {
     pub gpu: &'a Gpu,
     pub dims: &'a Dims,
-    pub weights: &'a Weights,
+    pub weights: &'a DeviceWeights,
     pub cache: &'a KvCache,
     pub buffers: &'a DecodeBuffers,
 }
@@ -188,7 +189,8 @@ impl DecodeStep<'_> {
     ) -> Result<(), KernelError> {
         let (dims, weights, buffers) = (self.dims, self.weights, self.buffers);
         let experts = dims.experts.as_ref();
-        let has_dense = weights.layers.iter().any(|layer| matches!(layer.mlp, Mlp::Dense { .. }));
+        let has_dense =
+            weights.layers.iter().any(|layer| matches!(layer.mlp, MlpWeights::Dense { .. }));
         let step = step::DecodeStep {
             layers: Some(buffers.layers.ptr()),
             norm: weights.norm,

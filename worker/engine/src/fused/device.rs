@@ -4,11 +4,15 @@ use std::{ffi::c_void, sync::Arc};
 
 use bakeoff_kernels::{DevicePtr, KernelError, Launcher};
 use bakeoff_model::{EngineSettings, ledger::DeviceMemory};
-use bakeoff_proto::{FailureKind};
+use bakeoff_proto::FailureKind;
 use candle_core::{CudaDevice, Device};
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
-use crate::EngineError;
+use super::{
+    arithmetic,
+    error::{driver_error, kernel_error},
+};
+use crate::{EngineError, error::driver_kind};
 
 /// A CUDA device opened for one engine: candle's handle, our launcher, one stream for both.
 #[derive(Clone)]
@@ -28,17 +32,20 @@ impl Gpu {
         let cuda = cuda_device(&device)?.clone();
         let launcher = Launcher::new(cuda.cuda_stream()).map_err(|error| match error {
             KernelError::Shape { .. } => {
-                EngineError::new(FailureKind::Unsupported, format!("engine fused: {error}"))
+                let message = "the engine `fused` cannot use this GPU";
+                EngineError::caused(FailureKind::Unsupported, message, error)
             }
             error => kernel_error(error),
         })?;
         Ok(Self { device, launcher, cuda })
     }
 
+    /// The stream that everything of this engine is queued on.
     pub fn stream(&self) -> &Arc<CudaStream> {
         self.launcher.stream()
     }
 
+    /// The context of the device.
     pub fn context(&self) -> &Arc<CudaContext> {
         self.stream().context()
     }
@@ -69,16 +76,14 @@ impl Gpu {
 /// No such device.
 pub fn open_device(ordinal: usize, settings: &EngineSettings) -> Result<Device, EngineError> {
     let device = Device::new_cuda_with_stream(ordinal).map_err(|error| {
-        EngineError::new(
-            FailureKind::Device,
-            format!("CUDA device {ordinal} could not be opened: {error}"),
-        )
+        let message = format!("cannot open the device `cuda:{ordinal}`");
+        EngineError::caused(FailureKind::Device, message, error)
     })?;
     let cuda = cuda_device(&device)?;
     // SAFETY: one engine uses one stream, so nothing needs events to order it.
     unsafe { cuda.disable_event_tracking() };
     keep_pool(cuda.cuda_stream().context()).map_err(driver_error)?;
-    super::gemm::apply_settings(cuda, settings)?;
+    arithmetic::apply(cuda, settings)?;
     Ok(device)
 }
 
@@ -93,7 +98,7 @@ pub fn device_memory(device: &Device) -> Result<DeviceMemory, EngineError> {
 }
 
 fn cuda_device(device: &Device) -> Result<&CudaDevice, EngineError> {
-    device.as_cuda_device().map_err(candle_error)
+    Ok(device.as_cuda_device()?)
 }
 
 /// Name of an opened device and version of the driver's CUDA.
@@ -172,8 +177,8 @@ impl<T: Copy> Buffer<T> {
         let bytes = (len * size_of::<T>()).max(16);
         // SAFETY: a plain allocation; nothing reads it before it is written, which is up to us.
         let address = unsafe { result::malloc_sync(bytes) }.map_err(|error| {
-            let EngineError { kind, message } = driver_error(error);
-            EngineError::new(kind, format!("{message} (allocating {:.3} GB)", bytes as f64 / 1e9))
+            let message = format!("cannot allocate {:.3} GB on the device", bytes as f64 / 1e9);
+            EngineError::caused(driver_kind(error), message, error)
         })?;
         let ptr = DevicePtr::new(address).expect("an allocation is never at address zero");
         Ok(Self { ptr, len, context })
@@ -190,10 +195,12 @@ impl<T: Copy> Buffer<T> {
         Ok(buffer)
     }
 
+    /// Address of the first element.
     pub fn ptr(&self) -> DevicePtr<T> {
         self.ptr
     }
 
+    /// Size of its elements together.
     pub fn bytes(&self) -> usize {
         self.len * size_of::<T>()
     }
@@ -289,6 +296,7 @@ impl<T: Copy> Mapped<T> {
         Ok(Self { host: host.cast(), device, len, context })
     }
 
+    /// Address of the first element, as the device sees it.
     pub fn ptr(&self) -> DevicePtr<T> {
         self.device
     }
@@ -330,26 +338,4 @@ impl<T> Drop for Mapped<T> {
             .and_then(|()| unsafe { result::free_host(self.host.cast::<c_void>()) });
         self.context.record_err(freed);
     }
-}
-
-pub(super) fn driver_error(error: DriverError) -> EngineError {
-    let kind = match error.0 {
-        sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => FailureKind::OutOfMemory,
-        _ => FailureKind::Device,
-    };
-    EngineError::new(kind, format!("CUDA driver: {error}"))
-}
-
-pub(super) fn kernel_error(error: KernelError) -> EngineError {
-    match error {
-        KernelError::Driver(error) => driver_error(error),
-        KernelError::Shape { .. } => EngineError::new(FailureKind::Unsupported, error.to_string()),
-        KernelError::Alignment { .. } | KernelError::Cuda { .. } => {
-            EngineError::new(FailureKind::Device, error.to_string())
-        }
-    }
-}
-
-pub(super) fn candle_error(error: candle_core::Error) -> EngineError {
-    EngineError::new(FailureKind::Device, error.to_string())
 }

@@ -41,10 +41,12 @@ impl Dims {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
 
+    /// Rows of the queries alone.
     pub fn q_rows(&self) -> u32 {
         self.heads * self.head_dim
     }
 
+    /// What scores are multiplied by: `1 / sqrt(head_dim)`.
     pub fn scale(&self) -> f32 {
         1.0 / (self.head_dim as f32).sqrt()
     }
@@ -80,11 +82,11 @@ impl Dims {
 pub fn supported(shape: &ModelShape) -> Result<(), EngineError> {
     let refuse = |what: String| {
         let message =
-            format!("engine fused cannot run this model: {what}; use engine = \"reference\"");
+            format!("the engine `fused` cannot run this model: {what}; use engine = \"reference\"");
         Err(EngineError::new(FailureKind::Unsupported, message))
     };
     if shape.o_bias || shape.mlp_bias {
-        return refuse("it has biases beside those of queries, keys and values".to_owned());
+        return refuse("it has biases other than those of queries, keys and values".to_owned());
     }
     if !HEAD_DIMS.iter().any(|&built| built as usize == shape.head_dim) {
         return refuse(format!("head_dim is {}, expected one of {HEAD_DIMS:?}", shape.head_dim));
@@ -172,8 +174,8 @@ mod tests {
         let base = shape("Qwen3-30B-A3B");
         let says = |shape: &ModelShape| {
             let error = Dims::new(shape, 1e-6, true).expect_err("unsupported");
-            assert_eq!(error.kind, FailureKind::Unsupported);
-            error.message
+            assert_eq!(error.kind(), FailureKind::Unsupported);
+            error.to_string()
         };
         assert!(says(&ModelShape { head_dim: 96, ..base.clone() }).contains("head_dim is 96"));
         assert!(says(&ModelShape { o_bias: true, ..base.clone() }).contains("biases"));

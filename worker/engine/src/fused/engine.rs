@@ -1,6 +1,6 @@
 //! The engine itself: weights, cache and buffers together.
 
-use std::{ops::ControlFlow, time::Instant};
+use std::time::Instant;
 
 use bakeoff_kernels::DecodeState;
 use bakeoff_model::{Dtype, EngineSettings};
@@ -11,23 +11,27 @@ use super::{
     decode::{DecodeBuffers, DecodeStep, StepGraph},
     device::Gpu,
     dims::Dims,
-    plan::WeightPlan,
+    layout::WeightLayout,
     prefill::{Prefill, PrefillInput},
     stored, upload,
-    weights::Weights,
+    weights::DeviceWeights,
 };
 use crate::{
-    Engine, EngineError, Footprint, Generation, Request, TokenEvent, config::ModelConfig,
-    load::LoadProgress, request::Limits, source::WeightFiles, weights::Checkpoint,
+    EngineError,
+    config::ModelConfig,
+    engine::Footprint,
+    loaded::OnLoad,
+    request::Limits,
+    weights::{WeightSource, Weights},
 };
 
 /// What is to be loaded.
 #[derive(Clone, Copy)]
 pub struct FusedModel<'a> {
     pub config: &'a ModelConfig,
-    /// The files, opened and checked; random weights without.
-    pub checkpoint: Option<(&'a Checkpoint, &'a WeightFiles)>,
-    /// Longest sequence.
+    /// Opened and checked against the plan of this configuration.
+    pub weights: &'a Weights,
+    /// Longest sequence, in tokens.
     pub context: usize,
 }
 
@@ -35,7 +39,7 @@ pub struct FusedModel<'a> {
 pub struct FusedEngine {
     pub(super) gpu: Gpu,
     pub(super) dims: Dims,
-    pub(super) weights: Weights,
+    pub(super) weights: DeviceWeights,
     pub(super) cache: KvCache,
     pub(super) prefill: Prefill,
     pub(super) buffers: DecodeBuffers,
@@ -47,8 +51,7 @@ pub struct FusedEngine {
     pub(super) planned_bytes_per_token: u64,
     pub(super) limits: Limits,
     attention: PrefillAttention,
-    weight_bytes: u64,
-    kv_bytes_per_token: u64,
+    pub(super) footprint: Footprint,
 }
 
 /// Logs what each part of a load took.
@@ -76,19 +79,19 @@ impl FusedEngine {
         gpu: Gpu,
         model: FusedModel<'_>,
         settings: &EngineSettings,
-        on_progress: &mut dyn FnMut(LoadProgress) -> ControlFlow<()>,
+        on_progress: OnLoad<'_>,
     ) -> Result<Self, EngineError> {
-        let FusedModel { config, checkpoint, context } = model;
+        let FusedModel { config, weights: source, context } = model;
         let shape = &config.shape;
         let dims = Dims::new(shape, config.rms_norm_eps, config.norm_topk_prob)?;
-        let plan = WeightPlan::new(shape);
+        let layout = WeightLayout::new(source.plan());
         let mut laps = Laps::start();
-        let weights = Weights::allocate(&gpu, &plan)?;
+        let weights = DeviceWeights::allocate(&gpu, &layout)?;
         laps.end("weights allocated");
-        match checkpoint {
-            None => weights.fill_random(&gpu, &plan)?,
-            Some((checkpoint, files)) => {
-                let uploads = stored::uploads(&plan, weights.base(), checkpoint, files)?;
+        match source.source() {
+            WeightSource::Dummy => weights.fill_random(&gpu, &layout)?,
+            WeightSource::Checkpoint(checkpoint) => {
+                let uploads = stored::uploads(&layout, weights.base(), checkpoint)?;
                 upload::upload(&gpu, &uploads, on_progress)?;
             }
         }
@@ -98,9 +101,16 @@ impl FusedEngine {
         let has_dense = shape.routed_layers() < shape.layers;
         let cache = KvCache::new(&gpu, &dims, shape.layers, context, &rope)?;
         laps.end("cache allocated");
+        let prefill = Prefill::new(&gpu, &dims, context, attention, has_dense)?;
+        let buffers = DecodeBuffers::new(&gpu, &dims, &weights, &cache)?;
+        let footprint = Footprint {
+            weight_bytes: shape.weight_bytes(Dtype::Bf16),
+            workspace_bytes: prefill.bytes() + buffers.bytes(),
+            kv_bytes_per_token: shape.kv_bytes_per_token(Dtype::Bf16),
+        };
         let engine = Self {
-            prefill: Prefill::new(&gpu, &dims, context, attention, has_dense)?,
-            buffers: DecodeBuffers::new(&gpu, &dims, &weights, &cache)?,
+            prefill,
+            buffers,
             cache,
             graph: None,
             common_bytes: shape.common_weight_bytes_per_token(Dtype::Bf16),
@@ -112,8 +122,7 @@ impl FusedEngine {
             planned_bytes_per_token: shape.weight_bytes_per_token(Dtype::Bf16),
             attention,
             limits: Limits { context, model_context: shape.max_context, vocab: shape.vocab_size },
-            weight_bytes: shape.weight_bytes(Dtype::Bf16),
-            kv_bytes_per_token: shape.kv_bytes_per_token(Dtype::Bf16),
+            footprint,
             gpu,
             dims,
             weights,
@@ -164,48 +173,6 @@ impl FusedEngine {
     }
 
     pub(super) fn kv_bytes(&self) -> u64 {
-        self.kv_bytes_per_token * self.cache.tokens() as u64
-    }
-}
-
-impl Engine for FusedEngine {
-    fn name(&self) -> &'static str {
-        "fused"
-    }
-
-    fn footprint(&self) -> Footprint {
-        Footprint {
-            weight_bytes: self.weight_bytes,
-            workspace_bytes: self.prefill.bytes() + self.buffers.bytes(),
-            kv_bytes_per_token: self.kv_bytes_per_token,
-        }
-    }
-
-    fn max_context(&self) -> usize {
-        self.cache.tokens()
-    }
-
-    fn generate(
-        &mut self,
-        requests: &[Request],
-        on_event: &mut dyn FnMut(TokenEvent) -> ControlFlow<()>,
-    ) -> Result<Vec<Generation>, EngineError> {
-        for request in requests {
-            self.limits.check(request)?;
-        }
-        let mut generations = Vec::with_capacity(requests.len());
-        for (sequence, request) in requests.iter().enumerate() {
-            let generation = self.generate_one(sequence, request, on_event)?;
-            let stopped = generation.finish_reason.is_none();
-            generations.push(generation);
-            if stopped {
-                break;
-            }
-        }
-        Ok(generations)
-    }
-
-    fn score(&mut self, ids: &[u32]) -> Result<Vec<Vec<f32>>, EngineError> {
-        self.score_by_decode(ids)
+        self.footprint.kv_bytes_per_token * self.cache.tokens() as u64
     }
 }

@@ -1,39 +1,13 @@
-//! Matrix products of the prefill, by cuBLAS on plain device addresses, and its arithmetic
-//! settings.
+//! Matrix products of the prefill, by cuBLAS on plain device addresses.
 
 use std::{ffi::c_int, sync::Arc};
 
 use bakeoff_kernels::DevicePtr;
-use bakeoff_model::EngineSettings;
-use bakeoff_proto::FailureKind;
-use candle_core::{CudaDevice, cuda};
 use cudarc::cublas::{CudaBlas, result, sys};
 use half::bf16;
 
-use super::device::Gpu;
+use super::{device::Gpu, error::blas_error};
 use crate::EngineError;
-
-/// Sets TF32 and reduced-precision reductions as the sweep asks.
-///
-/// TF32 for FP32 products is candle's own switch. Whether cuBLAS may reduce the parts of a BF16
-/// product in BF16 is a mode of its handle, which candle's switch does not reach: it only names
-/// another compute type, with the same result for BF16 operands.
-pub(super) fn apply_settings(
-    device: &CudaDevice,
-    settings: &EngineSettings,
-) -> Result<(), EngineError> {
-    cuda::set_gemm_reduced_precision_f32(settings.tf32);
-    cuda::set_gemm_reduced_precision_bf16(settings.reduced_precision_reduction);
-    let mode = if settings.reduced_precision_reduction {
-        sys::cublasMath_t::CUBLAS_DEFAULT_MATH
-    } else {
-        sys::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION
-    };
-    // SAFETY: the handle is live for the call.
-    unsafe { sys::cublasSetMathMode(*device.cublas_handle().handle(), mode) }
-        .result()
-        .map_err(blas_error)
-}
 
 /// cuBLAS on the engine's stream.
 pub struct Gemm {
@@ -56,6 +30,7 @@ impl GemmShape {
 }
 
 impl Gemm {
+    /// The device's own handle, on its stream.
     pub fn new(gpu: &Gpu) -> Self {
         Self { blas: gpu.cuda().cublas_handle() }
     }
@@ -139,8 +114,4 @@ impl Gemm {
         }
         .map_err(blas_error)
     }
-}
-
-fn blas_error(error: result::CublasError) -> EngineError {
-    EngineError::new(FailureKind::Device, format!("cuBLAS: {error:?}"))
 }

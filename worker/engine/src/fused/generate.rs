@@ -13,12 +13,15 @@ use bakeoff_proto::{FailureKind, FinishReason};
 use cudarc::driver::{CudaEvent, sys};
 
 use super::{
-    FusedEngine,
     decode::RING_CAPACITY,
-    device::{driver_error, kernel_error},
+    engine::FusedEngine,
+    error::{driver_error, kernel_error},
     prefill::Chunk,
 };
-use crate::{EngineError, Generation, Request, Sampling, TokenEvent};
+use crate::{
+    EngineError,
+    engine::{Generation, OnEvent, Request, Sampling, TokenEvent},
+};
 
 /// Decode steps queued beyond the last token seen: enough to hide the host, few enough that a
 /// stop is not followed by much idle work.
@@ -39,7 +42,7 @@ impl FusedEngine {
         &mut self,
         sequence: usize,
         request: &Request,
-        on_event: &mut dyn FnMut(TokenEvent) -> ControlFlow<()>,
+        on_event: OnEvent<'_>,
     ) -> Result<Generation, EngineError> {
         let started = Instant::now();
         self.begin(request)?;

@@ -8,7 +8,8 @@ use cudarc::driver::{CudaEvent, result, sys};
 use half::bf16;
 
 use super::{
-    device::{Buffer, Gpu, driver_error, kernel_error},
+    device::{Buffer, Gpu},
+    error::{driver_error, kernel_error},
     gemm::{Gemm, GemmShape},
 };
 use crate::EngineError;

@@ -3,19 +3,19 @@
 use std::time::Instant;
 
 use bakeoff_model::{Dtype, EngineSettings, ledger::Ledger};
-use bakeoff_proto::{FailureKind};
+use bakeoff_proto::FailureKind;
 
 use super::{
-    FusedEngine, FusedModel,
     device::{Gpu, device_memory},
     dims,
+    engine::{FusedEngine, FusedModel},
 };
 use crate::{
     EngineError,
     config::ModelConfig,
-    load::{Effective, Loaded, OnLoad},
+    loaded::{Effective, Loaded, OnLoad},
     source::ModelFiles,
-    weights::{WeightSource, Weights},
+    weights::Weights,
 };
 
 /// Whether this engine can run a model with these settings.
@@ -25,7 +25,8 @@ use crate::{
 pub fn supports(config: &ModelConfig, settings: &EngineSettings) -> Result<(), EngineError> {
     if settings.dtype != Dtype::Bf16 {
         let message = format!(
-            "engine fused computes in bf16, got dtype = {}; use engine = \"reference\"",
+            "the engine `fused` does not support dtype = \"{}\", expected \"bf16\": use \
+             engine = \"reference\"",
             settings.dtype.as_str()
         );
         return Err(EngineError::new(FailureKind::Unsupported, message));
@@ -54,11 +55,7 @@ pub fn load(
     let (device, driver) = gpu.names();
 
     let started = Instant::now();
-    let checkpoint = match weights.source() {
-        WeightSource::Checkpoint(checkpoint) => Some((checkpoint, &files.weights)),
-        WeightSource::Dummy => None,
-    };
-    let model = FusedModel { config, checkpoint, context };
+    let model = FusedModel { config, weights: &weights, context };
     let engine = FusedEngine::load(gpu, model, settings, on_progress)?;
     let load_s = started.elapsed().as_secs_f64();
     tracing::info!(model = files.id, engine = "fused", load_s, "model loaded");

@@ -18,10 +18,11 @@ use half::bf16;
 use super::{
     attention::PrefillAttention,
     cache::{KvCache, tensor_ptr},
-    device::{Buffer, Gpu, candle_error, kernel_error},
+    device::{Buffer, Gpu},
     dims::{Dims, ExpertDims},
+    error::kernel_error,
     gemm::{Gemm, GemmShape},
-    weights::{LayerWeights, Mlp, Weights},
+    weights::{DeviceWeights, LayerWeights, MlpWeights},
 };
 use crate::EngineError;
 
@@ -58,7 +59,7 @@ struct ExpertBuffers {
 pub struct PrefillInput<'a> {
     pub gpu: &'a Gpu,
     pub dims: &'a Dims,
-    pub weights: &'a Weights,
+    pub weights: &'a DeviceWeights,
     pub cache: &'a KvCache,
 }
 
@@ -109,7 +110,7 @@ impl Prefill {
         let hidden = dims.hidden as usize;
         let inter = if has_dense { dims.inter as usize } else { 0 };
         let q_shape = (1, chunk, dims.heads as usize, dims.head_dim as usize);
-        let q = Tensor::zeros(q_shape, DType::BF16, &gpu.device).map_err(candle_error)?;
+        let q = Tensor::zeros(q_shape, DType::BF16, &gpu.device)?;
         Ok(Self {
             chunk,
             gemm: Gemm::new(gpu),
@@ -191,8 +192,10 @@ impl Prefill {
             self.attention(input, chunk, at, layer)?;
             self.norm(input, chunk, layer.mlp_norm)?;
             match layer.mlp {
-                Mlp::Dense { gate_up, down } => self.dense(input, chunk, gate_up, down)?,
-                Mlp::Routed { router, gate_up, down } => {
+                MlpWeights::Dense { gate_up, down, .. } => {
+                    self.dense(input, chunk, gate_up, down)?
+                }
+                MlpWeights::Routed { router, gate_up, down } => {
                     self.routed(input, chunk, [router, gate_up, down])?;
                 }
             }
@@ -261,9 +264,9 @@ impl Prefill {
             // SAFETY: as in `queue`.
             return unsafe { self.gemm.multiply_add(output, self.q_ptr, layer.o, self.h.ptr()) };
         }
-        let q = self.q.narrow(1, 0, chunk.tokens).map_err(candle_error)?;
+        let q = self.q.narrow(1, 0, chunk.tokens)?;
         let (k, v) = input.cache.views(at, chunk.end())?;
-        let out = self.attention.run(&q, &k, &v, dims.scale()).map_err(candle_error)?;
+        let out = self.attention.run(&q, &k, &v, dims.scale())?;
         let out_ptr = tensor_ptr(input.gpu, &out)?;
         // SAFETY: as in `queue`; candle frees the tensor in the order of the same stream.
         unsafe { self.gemm.multiply_add(output, out_ptr, layer.o, self.h.ptr()) }

@@ -2,8 +2,8 @@
 
 use bakeoff_kernels::{DecodeState, SampleSettings};
 
-use super::{FusedEngine, generate::sample_settings};
-use crate::{EngineError, Sampling};
+use super::{engine::FusedEngine, generate::sample_settings};
+use crate::{EngineError, engine::Sampling};
 
 impl FusedEngine {
     /// Logits of every token through the prefill: `[ids.len()][vocab]`.

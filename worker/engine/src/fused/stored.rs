@@ -7,40 +7,39 @@ use bakeoff_proto::FailureKind;
 use safetensors::Dtype;
 
 use super::{
-    plan::{Placement, WeightPlan},
+    layout::{Placement, WeightLayout},
     upload::{Source, Stored, Upload},
 };
-use crate::{EngineError, source::WeightFiles, weights::Checkpoint};
+use crate::{
+    EngineError,
+    weights::{Checkpoint, checkpoint::FileData},
+};
 
-/// The plan's tensors as pieces of the checkpoint's files, on their way to the allocation at `base`.
+/// The layout's tensors as pieces of the checkpoint's files, on their way to the allocation at
+/// `base`. The checkpoint was checked against the plan that the layout is of.
 ///
 /// # Errors
-/// A file or a tensor that is gone since the checkpoint was checked.
+/// A file that is gone since the checkpoint was opened.
 pub(super) fn uploads(
-    plan: &WeightPlan,
+    layout: &WeightLayout,
     base: DevicePtr<u8>,
     checkpoint: &Checkpoint,
-    files: &WeightFiles,
 ) -> Result<Vec<Upload>, EngineError> {
-    let sources = match files {
-        WeightFiles::Embedded(bytes) => vec![Source::Memory(bytes)],
-        WeightFiles::Paths(paths) => paths
-            .iter()
-            .map(|path| {
-                let file = File::open(path).map_err(|error| {
-                    let message = format!("{} cannot be opened: {error}", path.display());
-                    EngineError::new(FailureKind::BadWeights, message)
-                })?;
-                Ok(Source::File(Arc::new(file)))
-            })
-            .collect::<Result<_, EngineError>>()?,
-        WeightFiles::Absent => Vec::new(),
+    let source = |data: &FileData| match data {
+        FileData::Embedded(bytes) => Ok(Source::Memory(bytes)),
+        FileData::Mapped(_, path) => match File::open(path) {
+            Ok(file) => Ok(Source::File(Arc::new(file))),
+            Err(error) => {
+                let message = format!("cannot open {}", path.display());
+                Err(EngineError::caused(FailureKind::BadWeights, message, error))
+            }
+        },
     };
-    let mut uploads: Vec<_> = plan
-        .placements
-        .iter()
-        .map(|placement| one(placement, base, checkpoint, &sources))
-        .collect::<Result<_, _>>()?;
+    let sources = checkpoint.files().iter().map(|file| source(file.data()));
+    let sources = sources.collect::<Result<Vec<_>, _>>()?;
+    let placements = layout.placements.iter();
+    let mut uploads: Vec<_> =
+        placements.map(|placement| one(placement, base, checkpoint, &sources)).collect();
     // In the files' order, so that a disk reads ahead.
     uploads.sort_by_key(|(file, upload)| (*file, upload.offset));
     Ok(uploads.into_iter().map(|(_, upload)| upload).collect())
@@ -51,32 +50,23 @@ fn one(
     base: DevicePtr<u8>,
     checkpoint: &Checkpoint,
     sources: &[Source],
-) -> Result<(usize, Upload), EngineError> {
-    let bad = |what: &str| {
-        EngineError::new(FailureKind::BadWeights, format!("tensor {} {what}", placement.tensor))
-    };
-    let tensor =
-        checkpoint.stored(&placement.tensor).ok_or_else(|| bad("is in none of the files"))?;
-    let stored = match tensor.dtype {
+) -> (usize, Upload) {
+    let place = checkpoint.place(&placement.tensor).expect("every planned tensor was checked");
+    let stored = match place.dtype {
         Dtype::BF16 => Stored::Bf16,
         Dtype::F16 => Stored::F16,
         Dtype::F32 => Stored::F32,
-        other => return Err(bad(&format!("has dtype {other:?}, expected BF16, F16 or F32"))),
+        other => unreachable!("a checkpoint of {other:?} is refused when it is checked"),
     };
-    if tensor.shape != placement.shape {
-        return Err(bad(&format!("has shape {:?}, expected {:?}", tensor.shape, placement.shape)));
-    }
-    let source = sources.get(tensor.file).ok_or_else(|| bad("is in a file that is gone"))?;
-    let row_elements = placement.shape.last().copied().unwrap_or(1);
     let upload = Upload {
         name: placement.tensor.clone(),
-        source: source.clone(),
-        offset: tensor.range.start as u64,
+        source: sources[place.file].clone(),
+        offset: place.range.start as u64,
         stored,
-        rows: placement.shape.iter().product::<usize>() / row_elements.max(1),
-        row_elements,
+        rows: placement.rows,
+        row_elements: placement.row_elements,
         to: base.offset(placement.offset),
         pitch_bytes: placement.pitch_bytes,
     };
-    Ok((tensor.file, upload))
+    (place.file, upload)
 }

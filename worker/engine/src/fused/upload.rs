@@ -4,7 +4,6 @@
 use std::{
     alloc::{Layout, alloc, dealloc, handle_alloc_error},
     fs::File,
-    ops::ControlFlow,
     os::unix::fs::FileExt as _,
     sync::{
         Arc, Mutex,
@@ -18,11 +17,17 @@ use bakeoff_proto::FailureKind;
 use cudarc::driver::{CudaEvent, CudaStream, sys};
 use half::{bf16, f16};
 
-use super::device::{Buffer, Gpu, driver_error};
-use crate::{EngineError, load::LoadProgress};
+use super::{
+    device::{Buffer, Gpu},
+    error::driver_error,
+};
+use crate::{
+    EngineError,
+    loaded::{LoadProgress, OnLoad, abandoned},
+};
 
-/// Bytes read at once: one huge page, and so few that all buffers together stay in the processor's cache
-/// between the read that fills and the copy that empties them.
+/// Bytes read at once: one huge page, and so few that all buffers together stay in the processor's
+/// cache between the read that fills and the copy that empties them.
 const CHUNK_BYTES: usize = 2 << 20;
 /// With two buffers each, 64 MB of pinned memory.
 const MAX_THREADS: usize = 16;
@@ -77,11 +82,7 @@ struct Piece {
 ///
 /// # Errors
 /// A file cannot be read, the device fails, or `on_progress` breaks.
-pub fn upload(
-    gpu: &Gpu,
-    uploads: &[Upload],
-    on_progress: &mut dyn FnMut(LoadProgress) -> ControlFlow<()>,
-) -> Result<(), EngineError> {
+pub fn upload(gpu: &Gpu, uploads: &[Upload], on_progress: OnLoad<'_>) -> Result<(), EngineError> {
     let pieces = pieces(uploads);
     let total_bytes =
         uploads.iter().map(|u| (u.rows * u.row_elements * u.stored.bytes()) as u64).sum();
@@ -120,7 +121,7 @@ pub fn upload(
         return Err(error);
     }
     if cancelled {
-        return Err(EngineError::new(FailureKind::Interrupted, "loading was stopped"));
+        return Err(abandoned());
     }
     Ok(())
 }
@@ -223,10 +224,8 @@ impl Upload {
     fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), EngineError> {
         match &self.source {
             Source::File(file) => file.read_exact_at(into, offset).map_err(|error| {
-                EngineError::new(
-                    FailureKind::BadWeights,
-                    format!("tensor {} could not be read at byte {offset}: {error}", self.name),
-                )
+                let message = format!("cannot read tensor {} at byte {offset}", self.name);
+                EngineError::caused(FailureKind::BadWeights, message, error)
             }),
             Source::Memory(bytes) => {
                 let range = usize::try_from(offset)
@@ -281,8 +280,8 @@ impl RowCopy {
     /// Queues the rows, one behind the other, from the host to `to`.
     fn queue_to(&self, to: u64, stream: &CudaStream) -> Result<(), EngineError> {
         let bytes = self.rows * self.row_bytes;
-        // SAFETY: the pinned buffer holds so many bytes and stays untouched until its event; `to` is
-        // a place inside the weights' allocation, or a staging buffer of this size.
+        // SAFETY: the pinned buffer holds so many bytes and stays untouched until its event; `to`
+        // is a place inside the weights' allocation, or a staging buffer of this size.
         unsafe { sys::cuMemcpyHtoDAsync_v2(to, self.from.cast(), bytes, stream.cu_stream()) }
             .result()
             .map_err(driver_error)
@@ -329,8 +328,8 @@ impl Pinned {
         Err(_) => panic!("a power of two"),
     };
 
-    /// A huge page is pinned in no time; the driver's own pinned memory is made of small ones, and costs half
-    /// a second a GB.
+    /// A huge page is pinned in no time; the driver's own pinned memory is made of small ones, and
+    /// costs half a second a GB.
     fn new(gpu: &Gpu) -> Result<Self, EngineError> {
         let copied = gpu.context().new_event(None).map_err(driver_error)?;
         // SAFETY: the layout is not empty.
@@ -338,7 +337,8 @@ impl Pinned {
         if address.is_null() {
             handle_alloc_error(Self::LAYOUT);
         }
-        // SAFETY: the range was just allocated. Where the system has no huge pages to give, small ones do.
+        // SAFETY: the range was just allocated. Where the system has no huge pages to give, small
+        // ones do.
         unsafe {
             libc::madvise(address.cast(), CHUNK_BYTES, libc::MADV_HUGEPAGE);
             std::ptr::write_bytes(address, 0, CHUNK_BYTES);

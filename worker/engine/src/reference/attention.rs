@@ -37,6 +37,10 @@ pub struct Cache {
 }
 
 impl Cache {
+    /// Room for `capacity` positions, zeroed.
+    ///
+    /// # Errors
+    /// The device refuses.
     pub fn new(shape: &ModelShape, capacity: usize, dtype: DType, device: &Device) -> Result<Self> {
         let size = (shape.kv_heads, capacity, shape.head_dim);
         Ok(Self {
@@ -95,8 +99,8 @@ impl Attention {
         self.output.forward(&mixed)
     }
 
-    /// Causal attention of `query` `[heads, n, head_dim]` in blocks of rows, which bounds the scores
-    /// held at a time. Gives `[n, heads · head_dim]`.
+    /// Causal attention of `query` `[heads, n, head_dim]` in blocks of rows, which bounds the
+    /// scores held at a time. Gives `[n, heads · head_dim]`.
     fn blocks(&self, query: &Tensor, offset: usize, shape: &ModelShape) -> Result<Tensor> {
         let (heads, n, head_dim) = query.dims3()?;
         let group = heads / shape.kv_heads;

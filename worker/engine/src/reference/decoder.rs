@@ -1,8 +1,10 @@
 //! The decoder: embedding, layers, final norm, output.
 
-use std::collections::HashMap;
-
-use bakeoff_model::{Dtype, shape::ModelShape};
+use bakeoff_model::{
+    Dtype,
+    shape::ModelShape,
+    tensors::{LayerWeights, MlpWeights, ModelWeights},
+};
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::{
@@ -10,7 +12,7 @@ use super::{
     feed_forward::{Experts, FeedForward},
     layers::{Linear, RmsNorm, product},
 };
-use crate::{config::ModelConfig, weights::Buffer};
+use crate::config::ModelConfig;
 
 /// A model with the cache of one sequence.
 pub struct Decoder {
@@ -33,64 +35,38 @@ struct Layer {
     feed_forward: FeedForward,
 }
 
-/// The loaded buffers, taken out one by one.
-struct Buffers(HashMap<Buffer, Tensor>);
-
-impl Buffers {
-    fn take(&mut self, buffer: Buffer) -> Tensor {
-        self.0.remove(&buffer).unwrap_or_else(|| panic!("the plan holds {buffer:?}"))
-    }
-
-    fn linear(&mut self, weight: Buffer, bias: Buffer) -> Result<Linear> {
-        let bias = self.0.remove(&bias);
-        Linear::new(self.take(weight), bias)
-    }
-
-    fn norm(&mut self, buffer: Buffer, eps: f64) -> Result<RmsNorm> {
-        RmsNorm::new(&self.take(buffer), eps)
-    }
-
-    fn optional_norm(&mut self, buffer: Buffer, eps: f64) -> Result<Option<RmsNorm>> {
-        self.0.remove(&buffer).map(|weight| RmsNorm::new(&weight, eps)).transpose()
-    }
-}
-
 impl Decoder {
-    /// Puts the buffers of a whole plan in their places and allocates the cache.
+    /// Puts the weights in their places and allocates the cache for `context` tokens.
+    ///
+    /// # Errors
+    /// The device refuses.
     pub fn new(
         config: &ModelConfig,
-        buffers: HashMap<Buffer, Tensor>,
+        weights: ModelWeights<Tensor>,
         dtype: Dtype,
         device: &Device,
         context: usize,
     ) -> Result<Self> {
-        let mut buffers = Buffers(buffers);
         let shape = &config.shape;
         let stored = match dtype {
             Dtype::F32 => DType::F32,
             Dtype::Bf16 => DType::BF16,
         };
-        let layers: Result<Vec<Layer>> = (0..shape.layers)
-            .map(|layer| {
-                let cache = Cache::new(shape, context, stored, device)?;
-                Layer::new(config, layer, &mut buffers, cache)
-            })
-            .collect();
-        let embedding = buffers.take(Buffer::Embedding);
-        let head = match shape.tie_word_embeddings {
-            true => embedding.clone(),
-            false => buffers.take(Buffer::LmHead),
-        };
+        let head = weights.output().clone();
+        let layers = weights.layers.into_iter().map(|layer| {
+            let cache = Cache::new(shape, context, stored, device)?;
+            Layer::new(config, layer, cache)
+        });
         let tables = config.rope.tables(shape.head_dim, context);
         let size = (context, shape.head_dim / 2);
         Ok(Self {
-            layers: layers?,
-            norm: buffers.norm(Buffer::FinalNorm, config.rms_norm_eps)?,
+            layers: layers.collect::<Result<_>>()?,
+            norm: RmsNorm::new(&weights.norm, config.rms_norm_eps)?,
             rotary: Rotary {
                 cos: Tensor::from_vec(tables.cos, size, device)?,
                 sin: Tensor::from_vec(tables.sin, size, device)?,
             },
-            embedding,
+            embedding: weights.embedding,
             head,
             shape: shape.clone(),
             device: device.clone(),
@@ -98,8 +74,8 @@ impl Decoder {
         })
     }
 
-    /// Passes tokens through the layers, the first at position `offset`. Gives `[n, hidden]`, before
-    /// the final norm.
+    /// Passes tokens through the layers, the first at position `offset`. Gives `[n, hidden]`,
+    /// before the final norm.
     pub fn forward(&mut self, ids: &[u32], offset: usize) -> Result<Tensor> {
         // On a CPU the pool's threads run it all: handing every product over to them from outside
         // would cost a wake-up each.
@@ -148,36 +124,31 @@ impl Decoder {
 }
 
 impl Layer {
-    fn new(
-        config: &ModelConfig,
-        layer: usize,
-        buffers: &mut Buffers,
-        cache: Cache,
-    ) -> Result<Self> {
-        let eps = config.rms_norm_eps;
-        let feed_forward = match &config.shape.experts {
-            Some(experts) if config.shape.is_routed(layer) => FeedForward::Routed(Experts {
-                router: buffers.take(Buffer::Router(layer)),
-                gate_up: buffers.take(Buffer::ExpertGateUp(layer)),
-                down: buffers.take(Buffer::ExpertDown(layer)),
-                per_token: experts.experts_per_token,
+    fn new(config: &ModelConfig, weights: LayerWeights<Tensor>, cache: Cache) -> Result<Self> {
+        let norm = |weight: Tensor| RmsNorm::new(&weight, config.rms_norm_eps);
+        let feed_forward = match weights.mlp {
+            MlpWeights::Dense { gate_up, gate_up_bias, down, down_bias } => FeedForward::Dense {
+                gate_up: Linear::new(gate_up, gate_up_bias)?,
+                down: Linear::new(down, down_bias)?,
+            },
+            MlpWeights::Routed { router, gate_up, down } => FeedForward::Routed(Experts {
+                router,
+                gate_up,
+                down,
+                per_token: config.shape.experts.as_ref().map_or(0, |e| e.experts_per_token),
                 normalise: config.norm_topk_prob,
             }),
-            _ => FeedForward::Dense {
-                gate_up: buffers.linear(Buffer::GateUp(layer), Buffer::GateUpBias(layer))?,
-                down: buffers.linear(Buffer::Down(layer), Buffer::DownBias(layer))?,
-            },
         };
         Ok(Self {
-            input_norm: buffers.norm(Buffer::InputNorm(layer), eps)?,
+            input_norm: norm(weights.attention_norm)?,
             attention: Attention {
-                qkv: buffers.linear(Buffer::Qkv(layer), Buffer::QkvBias(layer))?,
-                output: buffers.linear(Buffer::Output(layer), Buffer::OutputBias(layer))?,
-                q_norm: buffers.optional_norm(Buffer::QNorm(layer), eps)?,
-                k_norm: buffers.optional_norm(Buffer::KNorm(layer), eps)?,
+                qkv: Linear::new(weights.qkv, weights.qkv_bias)?,
+                output: Linear::new(weights.o, weights.o_bias)?,
+                q_norm: weights.q_norm.map(norm).transpose()?,
+                k_norm: weights.k_norm.map(norm).transpose()?,
                 cache,
             },
-            post_norm: buffers.norm(Buffer::PostNorm(layer), eps)?,
+            post_norm: norm(weights.mlp_norm)?,
             feed_forward,
         })
     }

@@ -14,11 +14,19 @@ pub struct Linear {
 }
 
 impl Linear {
+    /// `weight` in the dtype it is kept in; the bias becomes FP32.
+    ///
+    /// # Errors
+    /// The device refuses.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         let bias = bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?;
         Ok(Self { weight, bias })
     }
 
+    /// `x` is `[n, inputs]`; gives `[n, outputs]`.
+    ///
+    /// # Errors
+    /// The device refuses.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = product(&self.weight, x)?;
         match &self.bias {
@@ -59,10 +67,18 @@ pub struct RmsNorm {
 }
 
 impl RmsNorm {
+    /// `weight` is `[width]`; `eps` is added to the mean square.
+    ///
+    /// # Errors
+    /// The device refuses.
     pub fn new(weight: &Tensor, eps: f64) -> Result<Self> {
         Ok(Self { weight: weight.to_dtype(DType::F32)?, eps: eps as f32 })
     }
 
+    /// `x` is `[.., width]`; gives the same shape.
+    ///
+    /// # Errors
+    /// The device refuses.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         candle_nn::ops::rms_norm(&x.contiguous()?, &self.weight, self.eps)
     }

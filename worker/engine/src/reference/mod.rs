@@ -19,18 +19,19 @@ use bakeoff_model::Dtype;
 use candle_core::Device;
 
 use crate::{
-    Engine, EngineError, Footprint, Generation, Request, TokenEvent,
+    EngineError,
     config::ModelConfig,
-    load::OnLoad,
+    engine::{Engine, Footprint, Generation, OnEvent, Request},
+    loaded::OnLoad,
     request::Limits,
     sampling::{Sampler, check_finite},
-    sequence::{self, Stepper, Usage},
+    session::{self, Stepper, Usage},
     weights::Weights,
 };
 use decoder::Decoder;
 
 /// Prompt tokens that pass at once: enough to keep the matrix products busy, few enough that
-/// progress is told and a stop is heard in the middle of a long prompt.
+/// progress is reported and a stop is noticed in the middle of a long prompt.
 const CHUNK_TOKENS_CPU: usize = 256;
 const CHUNK_TOKENS_GPU: usize = bakeoff_model::ledger::PREFILL_CHUNK_TOKENS;
 
@@ -70,8 +71,8 @@ impl Reference {
         context: usize,
         on_progress: OnLoad<'_>,
     ) -> Result<Self, EngineError> {
-        let buffers = weights.load(dtype, device, on_progress)?;
-        let decoder = Decoder::new(config, buffers, dtype, device, context)?;
+        let weights = weights.load(dtype, device, on_progress)?;
+        let decoder = Decoder::new(config, weights, dtype, device, context)?;
         let shape = &config.shape;
         Ok(Self {
             decoder,
@@ -174,16 +175,12 @@ impl Engine for Reference {
         self.footprint
     }
 
-    fn max_context(&self) -> usize {
-        self.limits.context
-    }
-
     fn generate(
         &mut self,
         requests: &[Request],
-        on_event: &mut dyn FnMut(TokenEvent) -> ControlFlow<()>,
+        on_event: OnEvent<'_>,
     ) -> Result<Vec<Generation>, EngineError> {
-        sequence::generate(self, requests, on_event)
+        session::generate(self, requests, on_event)
     }
 
     fn score(&mut self, ids: &[u32]) -> Result<Vec<Vec<f32>>, EngineError> {

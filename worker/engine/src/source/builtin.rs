@@ -1,8 +1,9 @@
-//! The trained demo models inside the program: toys, so that a first sweep needs neither disk nor network.
+//! The trained demo models inside the program: toys, so that a first sweep needs neither disk nor
+//! network.
 
 use bakeoff_proto::FailureKind;
 
-use super::{ModelFiles, WeightFiles};
+use super::files::{ModelFiles, WeightFiles};
 use crate::EngineError;
 
 struct Embedded {
@@ -51,13 +52,13 @@ pub(super) fn read(name: &str, weights: bool) -> Result<ModelFiles, EngineError>
     let Some(model) = MODELS.iter().find(|model| model.name == name) else {
         let known: Vec<String> = names().map(|name| format!("builtin:{name}")).collect();
         let known = if known.is_empty() {
-            "this worker was built without them (feature builtin-models)".to_owned()
+            "none: use a worker built with the feature `builtin-models`".to_owned()
         } else {
-            format!("there are {}", known.join(", "))
+            known.join(", ")
         };
         return Err(EngineError::new(
             FailureKind::ModelNotFound,
-            format!("no model `builtin:{name}` is in this worker: {known}"),
+            format!("unknown built-in model `builtin:{name}`: expected {known}"),
         ));
     };
     Ok(ModelFiles {

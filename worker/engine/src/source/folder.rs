@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use bakeoff_proto::FailureKind;
 
-use super::{ModelFiles, WeightFiles};
+use super::files::{ModelFiles, WeightFiles};
+use super::hub::name::is_plain_path;
 use crate::EngineError;
 
 /// Files beside the weights, each small enough to be read whole.
@@ -42,14 +43,10 @@ pub(super) fn read(id: &str, folder: &Path, weights: bool) -> Result<ModelFiles,
     }
     let config = small(folder, CONFIG)?.ok_or_else(|| missing(folder, CONFIG))?;
     let chat_template = small(folder, CHAT_TEMPLATE)?.map(|bytes| {
-        String::from_utf8(bytes).map_err(|_| {
-            EngineError::new(
-                FailureKind::BadTemplate,
-                format!(
-                    "{} is not UTF-8: save it as UTF-8 text",
-                    folder.join(CHAT_TEMPLATE).display()
-                ),
-            )
+        String::from_utf8(bytes).map_err(|error| {
+            let path = folder.join(CHAT_TEMPLATE);
+            let message = format!("{} is not UTF-8: save it as UTF-8 text", path.display());
+            EngineError::caused(FailureKind::BadTemplate, message, error.utf8_error())
         })
     });
     Ok(ModelFiles {
@@ -74,14 +71,11 @@ fn locate(folder: &Path) -> Result<Vec<PathBuf>, EngineError> {
     let Some(index) = small(folder, INDEX)? else {
         return Err(missing(folder, "model.safetensors or model.safetensors.index.json"));
     };
-    let shards = shards(&index).map_err(|reason| {
-        EngineError::new(
-            FailureKind::BadWeights,
-            format!(
-                "{} cannot be used ({reason}): fetch it again, or take another revision",
-                folder.join(INDEX).display()
-            ),
-        )
+    let shards = shards(&index).map_err(|error| {
+        let path = folder.join(INDEX);
+        let message =
+            format!("cannot use {}; download it again, or use another revision", path.display());
+        EngineError::caused(FailureKind::BadWeights, message, error)
     })?;
     let paths: Vec<PathBuf> = shards.iter().map(|name| folder.join(name)).collect();
     match paths.iter().position(|path| !path.exists()) {
@@ -91,42 +85,54 @@ fn locate(folder: &Path) -> Result<Vec<PathBuf>, EngineError> {
 }
 
 /// The files that an index names, each once, in the order of their names.
-pub(super) fn shards(index: &[u8]) -> Result<Vec<String>, String> {
+///
+/// # Errors
+/// [`IndexError`].
+pub(super) fn shards(index: &[u8]) -> Result<Vec<String>, IndexError> {
     #[derive(serde::Deserialize)]
     struct Index {
         weight_map: std::collections::BTreeMap<String, String>,
     }
-    let index: Index = serde_json::from_slice(index).map_err(|e| e.to_string())?;
+    let index: Index = serde_json::from_slice(index)?;
     let names: BTreeSet<String> = index.weight_map.into_values().collect();
     if names.is_empty() {
-        return Err("its weight_map is empty".to_owned());
+        return Err(IndexError::Empty);
     }
-    match names.iter().find(|name| !is_plain(name)) {
-        Some(name) => Err(format!("it names the file `{name}`, outside the model's folder")),
+    match names.iter().find(|name| !is_plain_path(name)) {
+        Some(name) => Err(IndexError::Outside(name.clone())),
         None => Ok(names.into_iter().collect()),
     }
 }
 
-/// True if a path stays below the folder it is relative to.
-fn is_plain(path: &str) -> bool {
-    !path.contains(['\\', '\0']) && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+/// Why an index of weight files cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    #[error("it is not valid JSON with a `weight_map`")]
+    Json(#[from] serde_json::Error),
+    #[error("its `weight_map` is empty")]
+    Empty,
+    #[error("it names the file `{0}`, outside the model's folder")]
+    Outside(String),
 }
 
 fn small(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, EngineError> {
     let path = folder.join(name);
     let read = fs::metadata(&path).and_then(|facts| {
         if facts.len() > MAX_SMALL_BYTES {
-            return Err(io::Error::other(format!("it has {} bytes", facts.len())));
+            return Err(io::Error::other(format!(
+                "it has {} bytes, expected at most {MAX_SMALL_BYTES}",
+                facts.len()
+            )));
         }
         fs::read(&path)
     });
     match read {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(EngineError::new(
-            FailureKind::ModelNotFound,
-            format!("{} cannot be read ({error}): make it a readable file", path.display()),
-        )),
+        Err(error) => {
+            let message = format!("cannot read {}; make it a readable file", path.display());
+            Err(EngineError::caused(FailureKind::ModelNotFound, message, error))
+        }
     }
 }
 
@@ -134,7 +140,7 @@ fn missing(folder: &Path, what: &str) -> EngineError {
     EngineError::new(
         FailureKind::ModelNotFound,
         format!(
-            "{} has no {what}: complete the download, or name the folder that holds the model",
+            "{} has no {what}: complete the download, or give the folder that holds the model",
             folder.display()
         ),
     )

@@ -16,12 +16,13 @@ use candle_transformers::{
 };
 
 use crate::{
-    Engine, EngineError, Footprint, Generation, Request, Sampling, TokenEvent,
+    EngineError,
     config::ModelConfig,
-    load::OnLoad,
+    engine::{Engine, Footprint, Generation, OnEvent, Request, Sampling},
+    loaded::OnLoad,
     request::Limits,
     sampling::non_finite,
-    sequence::{self, Stepper, Usage},
+    session::{self, Stepper, Usage},
     weights::Weights,
 };
 use models::Model;
@@ -178,16 +179,12 @@ impl Engine for Stock {
         }
     }
 
-    fn max_context(&self) -> usize {
-        self.limits.context
-    }
-
     fn generate(
         &mut self,
         requests: &[Request],
-        on_event: &mut dyn FnMut(TokenEvent) -> ControlFlow<()>,
+        on_event: OnEvent<'_>,
     ) -> Result<Vec<Generation>, EngineError> {
-        sequence::generate(self, requests, on_event)
+        session::generate(self, requests, on_event)
     }
 
     /// These models give the logits of the last position only, so the ids pass one by one.

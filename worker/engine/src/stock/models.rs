@@ -2,18 +2,17 @@
 
 use std::collections::HashMap;
 
-use bakeoff_model::{Dtype, shape::{Architecture, ModelShape}};
-use bakeoff_proto::{FailureKind};
+use bakeoff_model::{
+    Dtype,
+    shape::{Architecture, ModelShape},
+};
+use bakeoff_proto::FailureKind;
 use candle_core::{DType, Device, Result, Shape, Tensor};
 use candle_nn::{Activation, Init, VarBuilder, var_builder::SimpleBackend};
 use candle_transformers::models::{llama, qwen2, qwen3, qwen3_moe};
 
 use crate::{
-    EngineError,
-    config::ModelConfig,
-    load::{LoadProgress, OnLoad},
-    rope::RopeScaling,
-    weights::{Weights, abandoned},
+    EngineError, config::ModelConfig, loaded::OnLoad, rope::RopeScaling, weights::Weights,
 };
 
 pub(super) enum Model {
@@ -24,6 +23,10 @@ pub(super) enum Model {
 }
 
 impl Model {
+    /// Builds the model of the architecture from named tensors.
+    ///
+    /// # Errors
+    /// The configuration needs what candle-transformers ignores; the device refuses; `on_progress` breaks.
     pub fn load(
         config: &ModelConfig,
         weights: &Weights,
@@ -37,7 +40,7 @@ impl Model {
             Dtype::Bf16 => DType::BF16,
         };
         // A `VarBuilder` owns what it reads from, so everything passes through memory of the host.
-        let named = Named::read(weights, dtype, on_progress)?;
+        let named = Named(weights.load_named(dtype, on_progress)?.into_iter().collect());
         let vb = VarBuilder::from_backend(Box::new(named), candle_dtype, device.clone());
         Ok(match config.shape.architecture {
             Architecture::Qwen2 => {
@@ -59,6 +62,11 @@ impl Model {
         })
     }
 
+    /// `input` is `[1, n]`, its first token at `position`; gives the last logits, `[1, 1, vocab]` or
+    /// `[1, vocab]`.
+    ///
+    /// # Errors
+    /// The device refuses.
     pub fn forward(&mut self, input: &Tensor, position: usize) -> Result<Tensor> {
         match self {
             Self::Qwen2(model) => model.forward(input, position),
@@ -105,28 +113,6 @@ fn refuse(config: &ModelConfig) -> std::result::Result<(), EngineError> {
 
 /// The weights under the checkpoint's own names.
 struct Named(HashMap<String, Tensor>);
-
-impl Named {
-    fn read(
-        weights: &Weights,
-        dtype: Dtype,
-        on_progress: OnLoad<'_>,
-    ) -> std::result::Result<Self, EngineError> {
-        let total_bytes = weights.plan().iter().map(|b| b.elements() as u64 * dtype.bytes()).sum();
-        let mut bytes = 0;
-        let mut tensors = HashMap::new();
-        for buffer in weights.plan() {
-            for part in &buffer.parts {
-                tensors.insert(part.name.clone(), weights.named(&part.name, dtype)?);
-                bytes += part.elements() as u64 * dtype.bytes();
-            }
-            if on_progress(LoadProgress { bytes, total_bytes }).is_break() {
-                return Err(abandoned());
-            }
-        }
-        Ok(Self(tensors))
-    }
-}
 
 impl SimpleBackend for Named {
     fn get(

@@ -1,36 +1,56 @@
 //! Safetensors files: headers read and checked before a byte of weights is, values read in place.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::File,
+    io,
     ops::{Deref, Range},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
+use bakeoff_model::{
+    TensorPlan,
+    tensors::{StoredTensor, is_redundant},
+};
 use bakeoff_proto::{FailureKind, digest};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
-use super::plan::{BufferPlan, Part};
 use crate::{EngineError, source::WeightFiles};
 
 /// An opened checkpoint.
 pub struct Checkpoint {
     files: Vec<WeightFile>,
-    tensors: HashMap<String, StoredTensor>,
+    tensors: HashMap<String, TensorPlace>,
 }
 
 /// One safetensors file in memory or mapped from disk.
 pub struct WeightFile {
-    /// Its path, for messages and for readers that go past the map.
-    pub name: String,
     data: FileData,
     header_bytes: usize,
 }
 
-enum FileData {
-    Mapped(Mmap),
+/// A file's bytes, and where a reader that goes past the map finds them.
+pub enum FileData {
+    Mapped(Mmap, PathBuf),
     Embedded(&'static [u8]),
+}
+
+impl WeightFile {
+    /// Its bytes.
+    pub fn data(&self) -> &FileData {
+        &self.data
+    }
+}
+
+impl FileData {
+    /// Its name in messages.
+    fn name(&self) -> String {
+        match self {
+            Self::Mapped(_, path) => path.display().to_string(),
+            Self::Embedded(_) => "the built-in weights".to_owned(),
+        }
+    }
 }
 
 impl Deref for FileData {
@@ -38,7 +58,7 @@ impl Deref for FileData {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Self::Mapped(map) => map,
+            Self::Mapped(map, _) => map,
             Self::Embedded(bytes) => bytes,
         }
     }
@@ -46,7 +66,8 @@ impl Deref for FileData {
 
 /// Where a tensor lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredTensor {
+pub struct TensorPlace {
+    /// Index among the checkpoint's files.
     pub file: usize,
     pub dtype: Dtype,
     pub shape: Vec<usize>,
@@ -58,16 +79,16 @@ impl Checkpoint {
     /// Opens the files and reads their headers.
     ///
     /// # Errors
-    /// A file that is missing or unreadable, truncated, or no safetensors.
+    /// A file that is missing, unreadable, truncated, or not in the safetensors format.
     pub fn open(weights: &WeightFiles) -> Result<Self, EngineError> {
         let mut checkpoint = Self { files: Vec::new(), tensors: HashMap::new() };
         match weights {
             WeightFiles::Embedded(bytes) => {
-                checkpoint.add("the built-in weights".to_owned(), FileData::Embedded(bytes))?;
+                checkpoint.add(FileData::Embedded(bytes))?;
             }
             WeightFiles::Paths(paths) => {
                 for path in paths {
-                    checkpoint.add(path.display().to_string(), FileData::Mapped(map(path)?))?;
+                    checkpoint.add(FileData::Mapped(map(path)?, path.clone()))?;
                 }
             }
             WeightFiles::Absent => {}
@@ -82,105 +103,103 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    fn add(&mut self, name: String, data: FileData) -> Result<(), EngineError> {
+    fn add(&mut self, data: FileData) -> Result<(), EngineError> {
         let (header, metadata) = SafeTensors::read_metadata(&data).map_err(|error| {
-            bad(format!(
-                "{name} ({} bytes) is truncated or no safetensors file ({error}): fetch it again",
+            let message = format!(
+                "{} ({} bytes) is truncated or not a safetensors file: download it again",
+                data.name(),
                 data.len()
-            ))
+            );
+            EngineError::caused(FailureKind::BadWeights, message, error)
         })?;
         // The length of the header precedes it in 8 bytes.
         let header_bytes = 8 + header;
         for (tensor, info) in metadata.tensors() {
             let (start, end) = info.data_offsets;
-            let stored = StoredTensor {
+            let place = TensorPlace {
                 file: self.files.len(),
                 dtype: info.dtype,
                 shape: info.shape.clone(),
                 range: header_bytes + start..header_bytes + end,
             };
-            if let Some(other) = self.tensors.insert(tensor.clone(), stored) {
+            if let Some(other) = self.tensors.insert(tensor.clone(), place) {
                 return Err(bad(format!(
-                    "tensor {tensor} is in {name} and in {}: remove the files that do not belong \
-                     to this checkpoint",
-                    self.files.get(other.file).map_or(name.as_str(), |file| &file.name)
+                    "tensor {tensor} is in {} and in {}: remove the files that do not belong to \
+                     this checkpoint",
+                    data.name(),
+                    self.files.get(other.file).unwrap_or(&self.files[0]).data.name()
                 )));
             }
         }
-        self.files.push(WeightFile { name, data, header_bytes });
+        self.files.push(WeightFile { data, header_bytes });
         Ok(())
     }
 
-    /// Checks that every planned tensor is there, in a number format we read and the planned shape.
-    /// Tensors beyond the plan are reported in the log.
+    /// Checks that every planned tensor is there, in a dtype we read and the planned shape. Tensors
+    /// beyond the plan are reported in the log.
     ///
     /// # Errors
     /// The first tensor that is missing or different, by name, with what was expected and found.
-    pub fn check(&self, plan: &[BufferPlan]) -> Result<(), EngineError> {
-        let mut planned = 0;
-        for part in plan.iter().flat_map(|buffer| &buffer.parts) {
-            self.check_part(part)?;
-            planned += 1;
+    pub fn check(&self, plan: &TensorPlan) -> Result<(), EngineError> {
+        let mut planned = HashSet::with_capacity(self.tensors.len());
+        for tensor in plan.stored_tensors() {
+            self.check_tensor(tensor)?;
+            planned.insert(tensor.name.as_str());
         }
-        if planned < self.tensors.len() {
-            let known: std::collections::HashSet<&str> =
-                plan.iter().flat_map(|b| &b.parts).map(|part| part.name.as_str()).collect();
-            let mut extra: Vec<&str> = self
-                .tensors
-                .keys()
-                .map(String::as_str)
-                .filter(|name| !known.contains(name) && !is_derived(name))
-                .collect();
-            extra.sort_unstable();
-            if let Some(first) = extra.first() {
-                tracing::warn!(
-                    count = extra.len(),
-                    first,
-                    "the checkpoint has tensors that its configuration does not call for; they are not used"
-                );
-            }
+        let names = self.tensors.keys().map(String::as_str);
+        let extra = names.filter(|name| !planned.contains(name) && !is_redundant(name));
+        let count = extra.clone().count();
+        if let Some(first) = extra.min() {
+            tracing::warn!(
+                count,
+                first,
+                "the checkpoint has tensors that its configuration does not need; they are ignored"
+            );
         }
         Ok(())
     }
 
-    fn check_part(&self, part: &Part) -> Result<(), EngineError> {
-        let Some(stored) = self.tensors.get(&part.name) else {
-            return Err(self.missing(part));
+    fn check_tensor(&self, tensor: &StoredTensor) -> Result<(), EngineError> {
+        let Some(stored) = self.tensors.get(&tensor.name) else {
+            return Err(self.missing(tensor));
         };
-        let file = &self.files[stored.file].name;
+        let file = self.file_name(stored);
         if is_quantised(stored.dtype) {
-            return Err(quantised(&part.name, stored.dtype, file));
+            return Err(quantised(&tensor.name, stored.dtype, &file));
         }
         if !matches!(stored.dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32) {
             return Err(bad(format!(
                 "tensor {} in {file} has dtype {:?}, expected BF16, F16 or F32",
-                part.name, stored.dtype
+                tensor.name, stored.dtype
             )));
         }
-        if stored.shape != part.shape {
+        if stored.shape != tensor.shape {
             return Err(bad(format!(
-                "tensor {} in {file} has shape {:?}, config.json asks for {:?}: the files are not \
-                 of the same model",
-                part.name, stored.shape, part.shape
+                "tensor {} in {file} has shape {:?}, expected {:?} by config.json: the files are \
+                 not of the same model",
+                tensor.name, stored.shape, tensor.shape
             )));
         }
         Ok(())
     }
 
-    fn missing(&self, part: &Part) -> EngineError {
-        let mut quantised_tensors: Vec<_> =
-            self.tensors.iter().filter(|(_, stored)| is_quantised(stored.dtype)).collect();
-        quantised_tensors.sort_by_key(|(name, _)| name.as_str());
-        if let Some((name, stored)) = quantised_tensors.first() {
-            return quantised(name, stored.dtype, &self.files[stored.file].name);
+    fn missing(&self, tensor: &StoredTensor) -> EngineError {
+        let quantised_tensors =
+            self.tensors.iter().filter(|(_, stored)| is_quantised(stored.dtype));
+        if let Some((name, stored)) = quantised_tensors.min_by_key(|(name, _)| name.as_str()) {
+            return quantised(name, stored.dtype, &self.file_name(stored));
         }
         bad(format!(
-            "tensor {} {:?} is in none of the {} safetensors files: the download is incomplete, or \
-             config.json is of another model",
-            part.name,
-            part.shape,
+            "tensor {} {:?} is missing from the {} safetensors files: the download is incomplete, \
+             or config.json is of another model",
+            tensor.name,
+            tensor.shape,
             self.files.len()
         ))
+    }
+
+    fn file_name(&self, tensor: &TensorPlace) -> String {
+        self.files[tensor.file].data.name()
     }
 
     /// The bytes of a tensor that [`Checkpoint::check`] has passed, and their format.
@@ -190,19 +209,19 @@ impl Checkpoint {
     }
 
     /// Where a tensor lies, for a loader that reads files itself.
-    pub fn stored(&self, name: &str) -> Option<&StoredTensor> {
+    pub fn place(&self, name: &str) -> Option<&TensorPlace> {
         self.tensors.get(name)
     }
 
+    /// The files, in the order they were opened in.
     pub fn files(&self) -> &[WeightFile] {
         &self.files
     }
 
     /// Bytes of the planned tensors as stored.
-    pub fn stored_bytes(&self, plan: &[BufferPlan]) -> u64 {
-        plan.iter()
-            .flat_map(|buffer| &buffer.parts)
-            .filter_map(|part| self.tensors.get(&part.name))
+    pub fn stored_bytes(&self, plan: &TensorPlan) -> u64 {
+        plan.stored_tensors()
+            .filter_map(|tensor| self.tensors.get(&tensor.name))
             .map(|stored| stored.range.len() as u64)
             .sum()
     }
@@ -229,22 +248,17 @@ impl Checkpoint {
 }
 
 fn map(path: &Path) -> Result<Mmap, EngineError> {
-    let unreadable = |error: std::io::Error| {
+    let unreadable = |error: io::Error| {
         let kind = match error.kind() {
-            std::io::ErrorKind::NotFound => FailureKind::ModelNotFound,
+            io::ErrorKind::NotFound => FailureKind::ModelNotFound,
             _ => FailureKind::Disk,
         };
-        EngineError::new(kind, format!("cannot read {}: {error}", path.display()))
+        EngineError::caused(kind, format!("cannot read {}", path.display()), error)
     };
     let file = File::open(path).map_err(unreadable)?;
-    // SAFETY: the map is only read, and files of a model are written under another name and renamed,
-    // never changed in place.
+    // SAFETY: the map is only read, and files of a model are written under another name and
+    // renamed, never changed in place.
     unsafe { Mmap::map(&file) }.map_err(unreadable)
-}
-
-/// Tensors that follow from the configuration or from another tensor and are rightly left out.
-fn is_derived(name: &str) -> bool {
-    name.ends_with("rotary_emb.inv_freq") || name == "lm_head.weight"
 }
 
 fn is_quantised(dtype: Dtype) -> bool {

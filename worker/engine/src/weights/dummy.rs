@@ -1,6 +1,7 @@
-//! Random weights of a true shape: close to N(0, 0.02), norms at 1, the same on every machine and on
-//! the GPU, whose kernel computes the same numbers from the same seed.
+//! Random weights of a true shape: close to N(0, 0.02), norms at 1, the same on every machine. The
+//! fused engine's kernel makes numbers of the same distribution, from one seed for all tensors.
 
+use bakeoff_model::tensors::Role;
 use rayon::prelude::*;
 
 use super::convert::Element;
@@ -9,16 +10,16 @@ use super::convert::Element;
 pub const DEVIATION: f32 = 0.02;
 
 /// The seed of a tensor: FNV-1a over its name.
-pub fn seed(name: &str) -> u64 {
+fn seed(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
 
 /// Fills `out` with the values of the tensor of this name, from its first on.
-pub fn fill<T: Element>(name: &str, is_norm: bool, out: &mut [T]) {
+pub fn fill<T: Element>(name: &str, role: Role, out: &mut [T]) {
     const CHUNK: usize = 1 << 14;
-    if is_norm {
+    if role == Role::Norm {
         out.fill(T::from_f32(1.0));
         return;
     }
@@ -30,7 +31,8 @@ pub fn fill<T: Element>(name: &str, is_norm: bool, out: &mut [T]) {
     });
 }
 
-/// The finaliser of splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators").
+/// The finaliser of splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
+/// generators").
 fn mix(mut v: u64) -> u64 {
     v = (v ^ (v >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     v = (v ^ (v >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -51,18 +53,18 @@ mod tests {
     #[test]
     fn values_are_normal_and_repeat() {
         let mut values = vec![0f32; 100_000];
-        fill("a", false, &mut values);
+        fill("a", Role::Plain, &mut values);
         let mean = values.iter().sum::<f32>() / values.len() as f32;
         let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / values.len() as f32;
         assert!(mean.abs() < 3e-4, "{mean}");
         assert!((variance.sqrt() - DEVIATION).abs() < 3e-4, "{}", variance.sqrt());
 
         let mut again = vec![0f32; 50_000];
-        fill("a", false, &mut again);
+        fill("a", Role::Plain, &mut again);
         assert_eq!(values[..50_000], again[..]);
-        fill("b", false, &mut again);
+        fill("b", Role::Plain, &mut again);
         assert_ne!(values[..50_000], again[..]);
-        fill("b", true, &mut again);
+        fill("b", Role::Norm, &mut again);
         assert!(again.iter().all(|v| *v == 1.0));
     }
 }

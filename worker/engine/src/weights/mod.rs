@@ -1,6 +1,5 @@
 //! From a checkpoint, or from nothing but a shape, to tensors on a device.
 //!
-//! - [`plan`]: which tensors a model has and which buffers they fill
 //! - [`checkpoint`]: safetensors files, headers checked first
 //! - [`convert`]: from stored numbers to the dtype asked for
 //! - [`dummy`]: random weights of a true shape
@@ -8,23 +7,24 @@
 pub mod checkpoint;
 pub mod convert;
 pub mod dummy;
-pub mod plan;
 
-use std::collections::HashMap;
-
-use bakeoff_model::{Dtype, settings::LoadFormat, shape::ModelShape};
-use bakeoff_proto::{FailureKind, digest};
+use bakeoff_model::{
+    Dtype,
+    settings::LoadFormat,
+    shape::ModelShape,
+    tensors::{Matrix, ModelWeights, Role, StoredTensor, TensorPlan},
+};
+use bakeoff_proto::digest;
 use candle_core::{Device, Tensor};
 use half::bf16;
 
 use crate::{
     EngineError,
-    load::{LoadProgress, OnLoad},
+    loaded::{LoadProgress, OnLoad, abandoned},
     source::WeightFiles,
 };
 pub use checkpoint::Checkpoint;
 use convert::Element;
-pub use plan::{Buffer, BufferPlan, Part};
 
 /// Where values come from.
 pub enum WeightSource {
@@ -35,7 +35,7 @@ pub enum WeightSource {
 /// The weights of one model: what it needs, and where that comes from. Checked, not yet read.
 pub struct Weights {
     source: WeightSource,
-    plan: Vec<BufferPlan>,
+    plan: TensorPlan,
     digest: String,
     stored_bytes: u64,
 }
@@ -52,7 +52,7 @@ impl Weights {
         config_json: &[u8],
         shape: &ModelShape,
     ) -> Result<Self, EngineError> {
-        let plan = plan::plan(shape);
+        let plan = TensorPlan::new(shape);
         match format {
             LoadFormat::Safetensors => {
                 let checkpoint = Checkpoint::open(files)?;
@@ -73,10 +73,12 @@ impl Weights {
         }
     }
 
-    pub fn plan(&self) -> &[BufferPlan] {
+    /// The tensors that the model needs.
+    pub fn plan(&self) -> &TensorPlan {
         &self.plan
     }
 
+    /// Where their values come from.
     pub fn source(&self) -> &WeightSource {
         &self.source
     }
@@ -91,7 +93,7 @@ impl Weights {
         self.stored_bytes
     }
 
-    /// Reads every buffer to the device, in the plan's order.
+    /// Reads every matrix to the device, its tensors one below the other, in the plan's order.
     ///
     /// # Errors
     /// The device refuses, or `on_progress` breaks.
@@ -100,65 +102,77 @@ impl Weights {
         dtype: Dtype,
         device: &Device,
         on_progress: OnLoad<'_>,
-    ) -> Result<HashMap<Buffer, Tensor>, EngineError> {
-        let total_bytes = self.plan.iter().map(|b| b.elements() as u64 * dtype.bytes()).sum();
-        let mut tensors = HashMap::with_capacity(self.plan.len());
+    ) -> Result<ModelWeights<Tensor>, EngineError> {
+        self.each(dtype, on_progress, |matrix| {
+            Ok(self.tensor(&matrix.parts, &matrix.shape, matrix.role, dtype)?.to_device(device)?)
+        })
+    }
+
+    /// Reads every tensor under the checkpoint's own name, to the CPU.
+    ///
+    /// # Errors
+    /// `on_progress` breaks.
+    pub fn load_named(
+        &self,
+        dtype: Dtype,
+        on_progress: OnLoad<'_>,
+    ) -> Result<Vec<(String, Tensor)>, EngineError> {
+        let mut named = Vec::new();
+        self.each(dtype, on_progress, |matrix| {
+            for part in &matrix.parts {
+                let parts = std::slice::from_ref(part);
+                let tensor = self.tensor(parts, &part.shape, matrix.role, dtype)?;
+                named.push((part.name.clone(), tensor));
+            }
+            Ok(())
+        })?;
+        Ok(named)
+    }
+
+    fn each<T>(
+        &self,
+        dtype: Dtype,
+        on_progress: OnLoad<'_>,
+        mut read: impl FnMut(&Matrix) -> Result<T, EngineError>,
+    ) -> Result<ModelWeights<T>, EngineError> {
+        let total_bytes = self.plan.parameters() * dtype.bytes();
         let mut bytes = 0;
-        for buffer in &self.plan {
-            let tensor = self.tensor(&buffer.parts, &buffer.shape, buffer.buffer.is_norm(), dtype);
-            let tensor = tensor.and_then(|tensor| tensor.to_device(device))?;
-            tensors.insert(buffer.buffer, tensor);
-            bytes += buffer.elements() as u64 * dtype.bytes();
+        self.plan.try_map(|matrix| {
+            let value = read(matrix)?;
+            bytes += matrix.elements() as u64 * dtype.bytes();
             if on_progress(LoadProgress { bytes, total_bytes }).is_break() {
                 return Err(abandoned());
             }
-        }
-        Ok(tensors)
-    }
-
-    /// One tensor of the checkpoint under its own name, on the CPU.
-    ///
-    /// # Errors
-    /// The plan has no such tensor.
-    pub fn named(&self, name: &str, dtype: Dtype) -> Result<Tensor, EngineError> {
-        for buffer in &self.plan {
-            if let Some(part) = buffer.parts.iter().find(|part| part.name == name) {
-                let part = Part { first: 0, ..part.clone() };
-                let is_norm = buffer.buffer.is_norm();
-                let shape = part.shape.clone();
-                return Ok(self.tensor(std::slice::from_ref(&part), &shape, is_norm, dtype)?);
-            }
-        }
-        Err(EngineError::new(
-            FailureKind::BadWeights,
-            format!("the configuration calls for no tensor {name}"),
-        ))
+            Ok(value)
+        })
     }
 
     fn tensor(
         &self,
-        parts: &[Part],
+        parts: &[StoredTensor],
         shape: &[usize],
-        is_norm: bool,
+        role: Role,
         dtype: Dtype,
     ) -> candle_core::Result<Tensor> {
         match dtype {
-            Dtype::F32 => self.tensor_of::<f32>(parts, shape, is_norm),
-            Dtype::Bf16 => self.tensor_of::<bf16>(parts, shape, is_norm),
+            Dtype::F32 => self.tensor_of::<f32>(parts, shape, role),
+            Dtype::Bf16 => self.tensor_of::<bf16>(parts, shape, role),
         }
     }
 
     fn tensor_of<T: Element>(
         &self,
-        parts: &[Part],
+        parts: &[StoredTensor],
         shape: &[usize],
-        is_norm: bool,
+        role: Role,
     ) -> candle_core::Result<Tensor> {
         let mut values = vec![T::ZERO; shape.iter().product()];
+        let mut rest = values.as_mut_slice();
         for part in parts {
-            let out = &mut values[part.first..part.first + part.elements()];
+            let (out, after) = rest.split_at_mut(part.elements());
+            rest = after;
             match &self.source {
-                WeightSource::Dummy => dummy::fill(&part.name, is_norm, out),
+                WeightSource::Dummy => dummy::fill(&part.name, role, out),
                 WeightSource::Checkpoint(checkpoint) => {
                     let (bytes, dtype) =
                         checkpoint.bytes(&part.name).expect("every planned tensor was checked");
@@ -168,9 +182,4 @@ impl Weights {
         }
         Tensor::from_vec(values, shape, &Device::Cpu)
     }
-}
-
-/// A load that was told to stop.
-pub fn abandoned() -> EngineError {
-    EngineError::new(FailureKind::Interrupted, "the load was abandoned because the worker stops")
 }

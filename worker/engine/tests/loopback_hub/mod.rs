@@ -1,5 +1,5 @@
-//! A small hub on loopback, with one model, `owner/model`, and one account. It drops connections, refuses, and
-//! sends damaged files.
+//! A small hub on loopback, with one model, `owner/model`, and one account. It drops connections,
+//! refuses, and sends damaged files.
 
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
@@ -96,7 +96,12 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) -> Option<()> {
     let (status, code, body) = state.answer(&path, from, known);
     let sent = if path.ends_with("safetensors") && !head { state.drop_after.take() } else { None };
     drop(state);
-    write!(stream, "HTTP/1.1 {status} X\r\nx-error-code: {code}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len()).ok()?;
+    let length = body.len();
+    let head_lines = format!(
+        "HTTP/1.1 {status} X\r\nx-error-code: {code}\r\nconnection: close\r\n\
+         content-length: {length}\r\n\r\n"
+    );
+    stream.write_all(head_lines.as_bytes()).ok()?;
     if !head {
         stream.write_all(&body[..sent.unwrap_or(body.len())]).ok()?;
     }
@@ -136,6 +141,7 @@ impl State {
             }
             file
         };
-        json!({"id": "owner/model", "sha": COMMIT, "siblings": self.files.iter().map(file).collect::<Vec<_>>()})
+        let siblings: Vec<_> = self.files.iter().map(file).collect();
+        json!({"id": "owner/model", "sha": COMMIT, "siblings": siblings})
     }
 }

@@ -1,9 +1,8 @@
-//! Where files lie on disk: the cache layout of `huggingface_hub`, so that all tools share downloads.
+//! Where files lie on disk: the cache layout of `huggingface_hub`, so that all tools share
+//! downloads.
 
-use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,7 +21,8 @@ impl ModelCache {
         Self { root: cache_dir.join(&name), locks: cache_dir.join(".locks").join(name) }
     }
 
-    /// The commit that a revision stood for when the hub was last asked; a commit stands for itself.
+    /// The commit that a revision stood for when the hub was last asked; a commit stands for
+    /// itself.
     pub fn commit(&self, revision: &str) -> Option<String> {
         if is_commit(revision) {
             return Some(revision.to_owned());
@@ -75,7 +75,8 @@ impl ModelCache {
         }
     }
 
-    /// Waits until no other process downloads the same blob. The lock ends with the file or its process.
+    /// Waits until no other process downloads the same blob. The lock ends with the file or its
+    /// process.
     pub async fn lock(&self, etag: &str) -> io::Result<File> {
         let path = self.locks.join(format!("{etag}.lock"));
         create_parent(&path)?;
@@ -99,36 +100,4 @@ fn write_in(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 pub(super) fn create_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), fs::create_dir_all)
-}
-
-/// The part of `path` that exists.
-fn existing(path: &Path) -> Option<&Path> {
-    let named = |part: &Path| !part.as_os_str().is_empty();
-    path.ancestors()
-        .map(|part| if named(part) { part } else { Path::new(".") })
-        .find(|part| part.exists())
-}
-
-/// Whether this user may write where `path` is or will be. Nothing is written.
-pub(super) fn check_writable(path: &Path) -> io::Result<()> {
-    let folder = existing(path).ok_or(io::ErrorKind::NotFound)?;
-    if !folder.is_dir() {
-        return Err(io::ErrorKind::NotADirectory.into());
-    }
-    let folder = CString::new(folder.as_os_str().as_bytes())?;
-    // SAFETY: `folder` is NUL-terminated.
-    match unsafe { libc::access(folder.as_ptr(), libc::W_OK) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Bytes that this user may still write where `path` is or will be. `None` if the system does not tell.
-pub(super) fn free_bytes(path: &Path) -> Option<u64> {
-    let folder = CString::new(existing(path)?.as_os_str().as_bytes()).ok()?;
-    // SAFETY: all-zero bytes are a valid statvfs, plain integers.
-    let mut facts: libc::statvfs = unsafe { std::mem::zeroed() };
-    // SAFETY: `folder` is NUL-terminated and `facts` outlives the call that fills it.
-    let status = unsafe { libc::statvfs(folder.as_ptr(), &mut facts) };
-    (status == 0).then(|| facts.f_bavail as u64 * facts.f_frsize as u64)
 }

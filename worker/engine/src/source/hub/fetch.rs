@@ -9,10 +9,12 @@ use futures::StreamExt;
 use hf_hub::{HFClient, HFError};
 use sha2::{Digest, Sha256};
 
-use super::cache::{ModelCache, create_parent, free_bytes};
-use super::listing::{RemoteFile, chain, refusal};
+use super::cache::{ModelCache, create_parent};
+use super::disk::free_bytes;
+use super::error::{BoxError, HubError};
+use super::listing::{RemoteFile, refusal};
 use super::name::split_id;
-use super::{HubError, HubSettings};
+use super::settings::HubSettings;
 
 /// Everything that the files of one model share.
 pub(super) struct Transfer<'a> {
@@ -30,7 +32,7 @@ pub(super) struct Transfer<'a> {
 enum Try {
     Complete,
     /// The connection ended early: what came is kept.
-    Broken(String),
+    Broken(BoxError),
     Final(HubError),
 }
 
@@ -63,8 +65,7 @@ impl Transfer<'_> {
     pub async fn file(&self, file: &RemoteFile) -> Result<(), HubError> {
         let blob = self.cache.blob(&file.etag);
         let partial = blob.with_extension("incomplete");
-        let unwritable =
-            |reason| HubError::unwritable(&blob, reason, file.size - self.present(file));
+        let unwritable = |error| HubError::unwritable(&blob, error, file.size - self.present(file));
         create_parent(&blob).map_err(unwritable)?;
         let _lock = self.cache.lock(&file.etag).await.map_err(unwritable)?;
         let complete = |path: &Path| fs::metadata(path).is_ok_and(|facts| facts.len() == file.size);
@@ -86,7 +87,7 @@ impl Transfer<'_> {
                         }
                     }
                 },
-                Try::Broken(reason) => {
+                Try::Broken(source) => {
                     let received = self.present(file);
                     fruitless = if received > before { 0 } else { fruitless + 1 };
                     if fruitless >= self.settings.fruitless_tries {
@@ -96,14 +97,14 @@ impl Transfer<'_> {
                             tries: fruitless,
                             received,
                             size: file.size,
-                            reason,
+                            source,
                         });
                     }
                     tracing::debug!(
                         file = file.path,
                         received,
-                        reason,
-                        "the download goes on after a break"
+                        error = &*source as &(dyn std::error::Error + 'static),
+                        "the download resumes after a break"
                     );
                     tokio::time::sleep(self.settings.delay(fruitless.max(1))).await;
                 }
@@ -145,7 +146,8 @@ impl Transfer<'_> {
             .maybe_range((received > 0).then_some(received..file.size))
             .send();
         let stall = self.settings.stall;
-        let stalled = || Try::Broken(format!("no byte came for {} s", stall.as_secs_f64()));
+        let stalled =
+            || Try::Broken(format!("received no byte for {} s", stall.as_secs_f64()).into());
         let mut stream = match tokio::time::timeout(stall, request).await {
             Err(_) => return stalled(),
             Ok(Err(error)) => return self.classify(file, error),
@@ -155,9 +157,9 @@ impl Transfer<'_> {
             let chunk = match tokio::time::timeout(stall, stream.next()).await {
                 Err(_) => return stalled(),
                 Ok(Some(Ok(chunk))) => chunk,
-                Ok(Some(Err(error))) => return Try::Broken(chain(&error)),
+                Ok(Some(Err(error))) => return Try::Broken(error.into()),
                 Ok(None) if received == file.size => return Try::Complete,
-                Ok(None) => return Try::Broken("the connection was closed".to_owned()),
+                Ok(None) => return Try::Broken("the connection was closed".into()),
             };
             received += chunk.len() as u64;
             if received > file.size {
@@ -167,7 +169,7 @@ impl Transfer<'_> {
                     return unwritable(error);
                 }
                 self.bytes.fetch_sub(kept, Ordering::Relaxed);
-                return Try::Broken("more bytes came than the file has".to_owned());
+                return Try::Broken("received more bytes than the file has".into());
             }
             if let Err(error) = out.write_all(&chunk) {
                 return unwritable(error);
@@ -191,7 +193,7 @@ impl Transfer<'_> {
                     next_step: "ask for another revision",
                 })
             }
-            other => Try::Broken(chain(&other)),
+            other => Try::Broken(other.into()),
         }
     }
 }

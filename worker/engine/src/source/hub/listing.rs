@@ -5,7 +5,10 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::name::{check_revision, is_commit, is_plain_path, split_id};
-use super::{HubError, HubSettings};
+use super::{
+    error::{BoxError, HubError},
+    settings::HubSettings,
+};
 
 /// A model at one commit.
 #[derive(Debug, Clone)]
@@ -26,6 +29,7 @@ pub struct RemoteFile {
 }
 
 impl Listing {
+    /// The file at `path`, if the commit has it.
     pub fn file(&self, path: &str) -> Option<&RemoteFile> {
         self.files.iter().find(|file| file.path == path)
     }
@@ -62,26 +66,26 @@ pub async fn list(settings: &HubSettings, id: &str, revision: &str) -> Result<Li
     let encoded =
         revision.replace('%', "%25").replace('/', "%2F").replace('#', "%23").replace('?', "%3F");
     let url = format!("{}/api/models/{id}/revision/{encoded}?blobs=true", settings.endpoint);
-    let unreachable = |reason: String| HubError::Unreachable {
+    let unreachable = |source: BoxError| HubError::Unreachable {
         id: id.to_owned(),
         endpoint: settings.shown_endpoint(),
-        reason,
+        source,
     };
     let client = reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(15).min(settings.stall))
         .timeout(settings.stall)
         .build()
-        .map_err(|e| unreachable(chain(&e)))?;
+        .map_err(|error| unreachable(error.into()))?;
     let mut tries = 0;
     let body = loop {
         let mut request = client.get(&url);
         if let Some(token) = &settings.token {
             request = request.bearer_auth(&token.0);
         }
-        let reason = match request.send().await {
+        let source: BoxError = match request.send().await {
             Ok(response) if response.status().is_success() => match response.bytes().await {
                 Ok(body) => break body,
-                Err(error) => chain(&error),
+                Err(error) => error.into(),
             },
             Ok(response) => {
                 let status = response.status().as_u16();
@@ -89,20 +93,24 @@ pub async fn list(settings: &HubSettings, id: &str, revision: &str) -> Result<Li
                     let code = response.headers().get("x-error-code").and_then(|v| v.to_str().ok());
                     return Err(refusal(settings, id, revision, status, code.unwrap_or_default()));
                 }
-                format!("HTTP status {status}")
+                format!("HTTP status {status}").into()
             }
-            Err(error) => chain(&error),
+            Err(error) => error.into(),
         };
         tries += 1;
         if tries >= settings.fruitless_tries {
-            return Err(unreachable(reason));
+            return Err(unreachable(source));
         }
         tokio::time::sleep(settings.delay(tries)).await;
     };
-    let info: Info = serde_json::from_slice(&body)
-        .map_err(|e| unreachable(format!("its answer is not a model's description: {e}")))?;
+    let bad_answer = |source: BoxError| HubError::BadAnswer {
+        id: id.to_owned(),
+        endpoint: settings.shown_endpoint(),
+        source,
+    };
+    let info: Info = serde_json::from_slice(&body).map_err(|error| bad_answer(error.into()))?;
     if !is_commit(&info.sha) {
-        return Err(unreachable(format!("`{}` is not a commit", info.sha)));
+        return Err(bad_answer(format!("`{}` is not a commit", info.sha).into()));
     }
     let files = info.siblings.into_iter().filter_map(remote_file).collect();
     Ok(Listing { commit: info.sha, files })
@@ -123,7 +131,8 @@ fn remote_file(sibling: Sibling) -> Option<RemoteFile> {
     })
 }
 
-/// What a refusal means. The hub answers 401 for a model that does not exist when no token came along.
+/// What a refusal means. The hub answers 401 for a model that does not exist when no token came
+/// along.
 pub(super) fn refusal(
     settings: &HubSettings,
     id: &str,
@@ -141,10 +150,4 @@ pub(super) fn refusal(
         (403, _) | (_, "GatedRepo") => HubError::Gated { id, endpoint, token_hint },
         _ => HubError::NoSuchModel { id, endpoint, token_hint },
     }
-}
-
-/// An error with its causes, on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -3,16 +3,17 @@
 //! - [`settings`]: endpoint, token, cache folder and offline switch, from the environment
 //! - [`name`]: what a model's id and revision may look like
 //! - [`listing`]: a revision becomes a commit, its files and their sizes
-//! - `cache`: where files lie on disk
+//! - `cache`: where files lie on disk; `disk`: what it still takes
 //! - `fetch`: one file, resumed, checked and moved into place
 //! - [`probe`]: whether the hub answers at all
 //! - [`error`]: what can go wrong
 //!
 //! Bytes come through the hf-hub crate (authentication, redirects, ranges, Xet). Built around it,
-//! because it lacks them: resumption of a partial file, the checksum, the stall limit, the disk check,
-//! the offline switch, and a listing that carries the checksums.
+//! because it lacks them: resumption of a partial file, the checksum, the stall limit, the disk
+//! check, the offline switch, and a listing that carries the checksums.
 
 mod cache;
+mod disk;
 pub mod error;
 mod fetch;
 pub mod listing;
@@ -30,10 +31,10 @@ use futures::{StreamExt, TryStreamExt};
 pub use error::HubError;
 pub use settings::HubSettings;
 
+use super::files::{DownloadProgress, OnDownload};
 use super::folder::{
     CHAT_TEMPLATE, CONFIG, GENERATION_CONFIG, INDEX, SINGLE, TOKENIZER, TOKENIZER_CONFIG, shards,
 };
-use super::{DownloadProgress, OnDownload};
 use cache::ModelCache;
 use fetch::Transfer;
 use listing::{Listing, RemoteFile, list};
@@ -59,12 +60,12 @@ pub struct Snapshot {
 /// [`HubError::Unwritable`].
 pub fn cache_room(settings: &HubSettings) -> Result<u64, HubError> {
     let folder = &settings.cache_dir;
-    cache::check_writable(folder).map_err(|reason| HubError::unwritable(folder, reason, 0))?;
-    Ok(cache::free_bytes(folder).unwrap_or(0))
+    disk::check_writable(folder).map_err(|error| HubError::unwritable(folder, error, 0))?;
+    Ok(disk::free_bytes(folder).unwrap_or(0))
 }
 
-/// Brings the files of `id` at `revision` into the cache, weights too if asked. A pinned commit whose
-/// files are all there needs no network.
+/// Brings the files of `id` at `revision` into the cache, weights too if asked. A pinned commit
+/// whose files are all there needs no network.
 ///
 /// # Errors
 /// See [`HubError`]; [`HubError::Abandoned`] when `on_progress` breaks.
@@ -102,8 +103,10 @@ pub fn fetch(
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let result = match runtime {
                 Ok(runtime) => runtime.block_on(async {
+                    let download =
+                        download(settings, cache, id, revision, weights, bytes, total_bytes);
                     tokio::select! {
-                        result = download(settings, cache, id, revision, weights, bytes, total_bytes) => result,
+                        result = download => result,
                         () = abandoned.notified() => Err(HubError::Abandoned(id.to_owned())),
                     }
                 }),
@@ -131,8 +134,8 @@ pub fn fetch(
     })
 }
 
-/// A snapshot that the cache holds whole, or what it lacks. Offline, files that a model can do without
-/// are taken to be absent; else they must be known to be.
+/// A snapshot that the cache holds whole, or what it lacks. Offline, files that a model can do
+/// without are taken to be absent; else they must be known to be.
 fn cached(
     cache: &ModelCache,
     revision: &str,
@@ -150,7 +153,8 @@ fn cached(
     }
     if weights && lacks(SINGLE) {
         let index = std::fs::read(folder.join(INDEX)).map_err(|_| SINGLE.to_owned())?;
-        if let Some(shard) = shards(&index)?.into_iter().find(|shard| lacks(shard)) {
+        let shards = shards(&index).map_err(|_| INDEX.to_owned())?;
+        if let Some(shard) = shards.into_iter().find(|shard| lacks(shard)) {
             return Err(shard);
         }
     }
@@ -196,7 +200,7 @@ async fn download(
         absent.copied().try_for_each(|path| cache.mark_absent(&listing.commit, path))?;
         cache.remember(revision, &listing.commit)
     };
-    settle().map_err(|reason| HubError::unwritable(&settings.cache_dir, reason, 0))?;
+    settle().map_err(|error| HubError::unwritable(&settings.cache_dir, error, 0))?;
     Ok(Snapshot {
         folder: cache.snapshot(&listing.commit),
         download_s: fetched.then(|| started.elapsed().as_secs_f64()),
@@ -205,7 +209,7 @@ async fn download(
 }
 
 impl Transfer<'_> {
-    /// Brings several files, and tells whether anything had to be downloaded.
+    /// Brings several files; true if anything had to be downloaded.
     async fn all(&self, files: Vec<&RemoteFile>) -> Result<bool, HubError> {
         let total: u64 = files.iter().map(|file| file.size).sum();
         self.total_bytes.fetch_add(total, Ordering::Relaxed);
@@ -238,15 +242,15 @@ fn weight_files<'a>(
             found: names.join(", "),
         });
     }
-    let bad = |reason| HubError::BadIndex { id: id.to_owned(), file: INDEX.to_owned(), reason };
+    let bad = |source| HubError::BadIndex { id: id.to_owned(), file: INDEX.to_owned(), source };
     let index = std::fs::read(cache.snapshot(&listing.commit).join(INDEX))
-        .map_err(|error| bad(error.to_string()))?;
+        .map_err(|error| bad(error.into()))?;
     let find = |shard: String| {
         let missing =
             || no_such_file(id, listing, &shard, "the index names it; ask for another revision");
         listing.file(&shard).ok_or_else(missing)
     };
-    shards(&index).map_err(bad)?.into_iter().map(find).collect()
+    shards(&index).map_err(|error| bad(error.into()))?.into_iter().map(find).collect()
 }
 
 fn no_such_file(id: &str, listing: &Listing, file: &str, next_step: &'static str) -> HubError {

@@ -1,7 +1,7 @@
-//! What a model's id, a revision and a file's path may look like. All three become paths on disk, so
-//! nothing may climb out of the cache.
+//! What a model's id, a revision and a file's path may look like. All three become paths on disk,
+//! so nothing may climb out of the cache.
 
-use super::HubError;
+use super::error::HubError;
 
 /// A model's id, split: `("Qwen", "Qwen3-32B")`; the owner is empty for old ids without one.
 ///

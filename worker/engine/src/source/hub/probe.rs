@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::HubSettings;
-use super::listing::chain;
+use super::settings::HubSettings;
 
 /// What a hub that answers said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,17 +21,20 @@ pub enum Answer {
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
     #[error(
-        "{endpoint} does not answer ({reason}): check the network, the proxy and HF_ENDPOINT; where models come from folders or a filled cache, set HF_HUB_OFFLINE=1"
+        "{endpoint} does not answer; check the network, the proxy and HF_ENDPOINT; where models \
+         come from folders or a filled cache, set HF_HUB_OFFLINE=1"
     )]
-    Silent { endpoint: String, reason: String },
+    Silent { endpoint: String, source: reqwest::Error },
     #[error(
-        "{endpoint} refuses the token of this machine: set HF_TOKEN to one that is valid, or unset it and remove {token_file} for public models"
+        "{endpoint} refuses the token of this machine: set HF_TOKEN to a valid one, or unset it \
+         and remove {token_file} for public models"
     )]
     TokenRefused { endpoint: String, token_file: String },
     #[error(
-        "{endpoint} answers with HTTP status {status}: HF_ENDPOINT must be the base URL of a hub, such as https://huggingface.co"
+        "{endpoint} answers with HTTP status {status}: HF_ENDPOINT must be the base URL of a hub, \
+         such as https://huggingface.co"
     )]
-    NoHub { endpoint: String, status: u16 },
+    NotAHub { endpoint: String, status: u16 },
 }
 
 /// Asks for the account of the token, or without one for a list of models.
@@ -41,8 +43,7 @@ pub enum ProbeError {
 /// No answer within `limit`, a token that is refused, something that is no hub.
 pub async fn probe(settings: &HubSettings, limit: Duration) -> Result<Answer, ProbeError> {
     let endpoint = || settings.shown_endpoint();
-    let silent =
-        |error: reqwest::Error| ProbeError::Silent { endpoint: endpoint(), reason: chain(&error) };
+    let silent = |source: reqwest::Error| ProbeError::Silent { endpoint: endpoint(), source };
     let client = reqwest::Client::builder().timeout(limit).build().map_err(silent)?;
     if let Some(token) = &settings.token {
         let url = format!("{}/api/whoami-v2", settings.endpoint);
@@ -70,6 +71,6 @@ pub async fn probe(settings: &HubSettings, limit: Duration) -> Result<Answer, Pr
     match (response.status().as_u16(), &settings.token) {
         (200..=299, None) => Ok(Answer::Anonymous),
         (200..=299, Some(_)) => Ok(Answer::NoAccounts),
-        (status, _) => Err(ProbeError::NoHub { endpoint: endpoint(), status }),
+        (status, _) => Err(ProbeError::NotAHub { endpoint: endpoint(), status }),
     }
 }

@@ -1,5 +1,5 @@
-//! Endpoint, token, cache and patience: read from the environment variables that all of Hugging Face's
-//! tools use, so that a machine set up for them needs nothing more.
+//! Endpoint, token, cache and patience: read from the environment variables that all of Hugging
+//! Face's tools use, so that a machine set up for them needs nothing more.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use bakeoff_proto::redact;
 use hf_hub::HFClient;
 
-use super::HubError;
+use super::error::HubError;
 
 /// Base URL of the hub; a mirror or a proxy's address.
 pub const HF_ENDPOINT: &str = "HF_ENDPOINT";
@@ -106,7 +106,7 @@ impl HubSettings {
         }
         builder.build().map_err(|source| HubError::BadEndpoint {
             endpoint: self.shown_endpoint(),
-            reason: source.to_string(),
+            source: Box::new(source),
         })
     }
 

@@ -8,35 +8,38 @@ use bakeoff_engine::{
     fused::{FusedEngine, FusedModel, device::Gpu, supports},
     load::{DeviceChoice, LoadOptions},
     source::{ModelFiles, WeightFiles},
-    weights::Checkpoint,
+    weights::Weights,
 };
-use bakeoff_model::EngineSettings;
+use bakeoff_model::{EngineSettings, LoadFormat};
 
 /// Our error may be so many times that of the peer in BF16.
 pub const MOST: f64 = 1.5;
 
-/// Counts what failed.
+/// Prints each check and keeps what failed.
 #[derive(Default)]
 pub struct Checks {
     passed: u32,
-    failed: u32,
+    failed: Vec<String>,
 }
 
 impl Checks {
     pub fn that(&mut self, holds: bool, name: impl Display, detail: impl Display) {
-        let verdict = if holds { "ok  " } else { "FAIL" };
-        println!("{verdict} {name}: {detail}");
-        if holds { self.passed += 1 } else { self.failed += 1 }
+        let line = format!("{name}: {detail}");
+        println!("{} {line}", if holds { "ok  " } else { "FAIL" });
+        if holds { self.passed += 1 } else { self.failed.push(line) }
     }
 
     /// The result's value; an error fails the check.
     pub fn value<T>(&mut self, name: impl Display, result: Result<T, EngineError>) -> Option<T> {
-        result.map_err(|error| self.that(false, name, error)).ok()
+        result.map_err(|error| self.that(false, name, error.report())).ok()
     }
 
-    pub fn finish(&self) -> i32 {
-        println!("{} ok, {} failed", self.passed, self.failed);
-        self.failed.min(100) as i32
+    /// # Panics
+    /// A check failed, or none was made.
+    pub fn finish(self) {
+        println!("{} ok, {} failed", self.passed, self.failed.len());
+        assert!(self.failed.is_empty(), "{}", self.failed.join("\n"));
+        assert!(self.passed > 0, "nothing was checked");
     }
 }
 
@@ -77,15 +80,12 @@ pub fn load(files: &ModelFiles, options: &LoadOptions) -> Result<FusedEngine, En
     let settings = &options.settings;
     let config = ModelConfig::parse(&files.config)?;
     supports(&config, settings)?;
-    let checkpoint = match &files.weights {
-        WeightFiles::Absent => None,
-        weights => Some(Checkpoint::open(weights)?),
+    let format = match &files.weights {
+        WeightFiles::Absent => LoadFormat::Dummy,
+        _ => LoadFormat::Safetensors,
     };
-    let model = FusedModel {
-        config: &config,
-        checkpoint: checkpoint.as_ref().map(|checkpoint| (checkpoint, &files.weights)),
-        context: options.context,
-    };
+    let weights = Weights::open(&files.weights, format, &files.config, &config.shape)?;
+    let model = FusedModel { config: &config, weights: &weights, context: options.context };
     let gpu = Gpu::open(0, settings)?;
     FusedEngine::load(gpu, model, settings, &mut |_| ControlFlow::Continue(()))
 }

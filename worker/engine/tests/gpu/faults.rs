@@ -2,8 +2,11 @@
 
 use std::{ops::ControlFlow, path::Path};
 
-use bakeoff_engine::fused::device::open_device;
-use bakeoff_model::{EngineSettings};
+use bakeoff_engine::{
+    Engine, TokenEvent,
+    fused::{FusedEngine, device::open_device},
+};
+use bakeoff_model::EngineSettings;
 use bakeoff_proto::{FailureKind, FinishReason};
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
@@ -39,7 +42,7 @@ fn nan(checks: &mut Checks, model: &Path) {
     for _ in 0..2 {
         let result = tokens(&mut engine, &request(&[1, 2, 3, 4, 5], 16, GREEDY));
         let (holds, detail) = match result {
-            Err(error) => (error.kind == FailureKind::NonFiniteLogits, error.message),
+            Err(error) => (error.kind() == FailureKind::NonFiniteLogits, error.report()),
             Ok(tokens) => (false, format!("{} tokens were generated", tokens.len())),
         };
         checks.that(holds, "NaN in the weights", detail);
@@ -68,6 +71,7 @@ fn stops(checks: &mut Checks, model: &Path) {
         checks.that(holds, "stop id", format!("{} tokens, wanted {first}", run.token_ids.len()));
     }
 
+    stop_ends_the_call(checks, &mut engine, &prompt);
     let cancel =
         |tokens| if tokens == 10 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
     let asked = request(&prompt, 100, GREEDY);
@@ -79,12 +83,26 @@ fn stops(checks: &mut Checks, model: &Path) {
         checks.that(again == all, "after a cancellation", "the same tokens as before it");
     }
     let long = request(&prompt, 1000, GREEDY);
-    let error = tokens(&mut engine, &long).err().map(|error| error.kind);
+    let error = tokens(&mut engine, &long).err().map(|error| error.kind());
     checks.that(
         error == Some(FailureKind::ContextOverflow),
         "context overflow",
         format!("{error:?}"),
     );
+}
+
+/// A `Break` in the first of two requests: the second is not started.
+fn stop_ends_the_call(checks: &mut Checks, engine: &mut FusedEngine, prompt: &[u32]) {
+    let two = [request(prompt, 20, GREEDY), request(prompt, 20, GREEDY)];
+    let mut tokens = 0;
+    let stopped = engine.generate(&two, &mut |event| {
+        tokens += usize::from(matches!(event, TokenEvent::Token { .. }));
+        if tokens < 5 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    if let Some(runs) = checks.value("stop of two", stopped) {
+        let holds = runs.len() == 1 && runs[0].token_ids.len() == 5;
+        checks.that(holds, "stop of two", format!("{} sequences, wanted 1", runs.len()));
+    }
 }
 
 /// TF32 changes what cuBLAS computes; whether it may reduce in BF16 is a mode of its handle, whose

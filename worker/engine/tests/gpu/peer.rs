@@ -1,5 +1,5 @@
-//! Full-size models: against transformers with the same weights, and decode against prefill at depth; and any
-//! model against the reference engine.
+//! Full-size models: against transformers with the same weights, and decode against prefill at
+//! depth; and any model against the reference engine.
 
 use std::{ops::ControlFlow, path::Path};
 
@@ -56,8 +56,8 @@ pub fn run(checks: &mut Checks, model: &Path, logits: &Path) {
     }
 }
 
-/// With random weights: the same positions through the decode step, on a cache of so many tokens, and
-/// through the prefill.
+/// With random weights: the same positions through the decode step, on a cache of so many tokens,
+/// and through the prefill.
 pub fn long(checks: &mut Checks, config: &Path, tokens: usize) {
     let name = config.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let Some(mut engine) = checks.value(&name, load(&files(config), &options(tokens + 64))) else {
@@ -76,14 +76,14 @@ pub fn long(checks: &mut Checks, config: &Path, tokens: usize) {
     );
 }
 
-/// The last positions of so many tokens through both of our paths, held to the reference engine in FP32: no
-/// further off than [`MOST`] times what the reference engine itself is in BF16.
+/// The last positions of so many tokens through both of our paths, held to the reference engine in
+/// FP32: no further off than [`MOST`] times what the reference engine itself is in BF16.
 pub fn reference(checks: &mut Checks, model: &Path, tokens: usize) {
     let name = format!("{} at {tokens}", model.file_name().unwrap_or_default().to_string_lossy());
     let files = files(model);
     let vocab = match ModelConfig::parse(&files.config) {
         Ok(config) => config.shape.vocab_size as u32,
-        Err(error) => return checks.that(false, name, error),
+        Err(error) => return checks.that(false, name, error.report()),
     };
     let ids = arbitrary_ids(tokens, vocab.min(MOST_IDS));
     let first = tokens.saturating_sub(COMPARED);

@@ -4,7 +4,11 @@ use std::{ops::ControlFlow, time::Instant};
 
 use bakeoff_proto::FinishReason;
 
-use crate::{EngineError, Generation, Request, TokenEvent, request::Limits};
+use crate::{
+    EngineError,
+    engine::{Generation, OnEvent, Request, TokenEvent},
+    request::Limits,
+};
 
 /// A model that generates one sequence, a token at a time.
 pub trait Stepper {
@@ -16,8 +20,8 @@ pub trait Stepper {
     /// Device errors.
     fn start(&mut self, request: &Request) -> Result<(), EngineError>;
 
-    /// Passes the prompt through and chooses the first token. `on_chunk` hears how many prompt tokens
-    /// are through and may break, which gives `None`.
+    /// Passes the prompt through and chooses the first token. `on_chunk` hears how many prompt
+    /// tokens are through and may break, which gives `None`.
     ///
     /// # Errors
     /// Device errors, non-finite logits.
@@ -46,26 +50,40 @@ pub struct Usage {
     pub flash_attn: bool,
 }
 
-/// Generates each request to its end, one after another. All are checked before the first starts.
+/// Generates each request to its end, one after another, as [`Engine::generate`] says.
+///
+/// [`Engine::generate`]: crate::engine::Engine::generate
 ///
 /// # Errors
 /// A request that cannot be met, device errors, non-finite logits.
 pub fn generate(
     model: &mut impl Stepper,
     requests: &[Request],
-    on_event: &mut dyn FnMut(TokenEvent) -> ControlFlow<()>,
+    on_event: OnEvent<'_>,
 ) -> Result<Vec<Generation>, EngineError> {
     let limits = model.limits();
     requests.iter().try_for_each(|request| limits.check(request))?;
-    let each = requests.iter().enumerate();
-    each.map(|(sequence, request)| one(model, sequence, request, on_event)).collect()
+    let mut generations = Vec::with_capacity(requests.len());
+    for (sequence, request) in requests.iter().enumerate() {
+        let mut stopped = false;
+        let mut watched = |event| {
+            let flow = on_event(event);
+            stopped |= flow.is_break();
+            flow
+        };
+        generations.push(one(model, sequence, request, &mut watched)?);
+        if stopped {
+            break;
+        }
+    }
+    Ok(generations)
 }
 
 fn one(
     model: &mut impl Stepper,
     sequence: usize,
     request: &Request,
-    on_event: &mut dyn FnMut(TokenEvent) -> ControlFlow<()>,
+    on_event: OnEvent<'_>,
 ) -> Result<Generation, EngineError> {
     let started = Instant::now();
     let mut token_ids = Vec::with_capacity(request.max_new_tokens.min(1 << 16));
@@ -78,12 +96,12 @@ fn one(
     while let Some(id) = next.take() {
         token_ids.push(id);
         token_times.push(Instant::now());
-        let told = on_event(TokenEvent::Token { sequence, id });
+        let flow = on_event(TokenEvent::Token { sequence, id });
         if request.stop_ids.contains(&id) {
             finish_reason = Some(FinishReason::Stop);
         } else if token_ids.len() == request.max_new_tokens {
             finish_reason = Some(FinishReason::Length);
-        } else if told.is_continue() {
+        } else if flow.is_continue() {
             next = Some(model.step(id)?);
         }
     }
@@ -102,7 +120,7 @@ fn one(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Sampling;
+    use crate::engine::Sampling;
 
     /// Answers with the numbers after the prompt's last.
     struct Counter {
@@ -150,10 +168,7 @@ mod tests {
         Request { prompt_ids: vec![last], max_new_tokens, sampling, stop_ids }
     }
 
-    fn run(
-        requests: &[Request],
-        on_event: &mut dyn FnMut(TokenEvent) -> ControlFlow<()>,
-    ) -> Vec<Generation> {
+    fn run(requests: &[Request], on_event: OnEvent<'_>) -> Vec<Generation> {
         generate(&mut Counter { starts: 0 }, requests, on_event).expect("the counter never fails")
     }
 
@@ -186,6 +201,26 @@ mod tests {
         assert_eq!((done[0].token_ids.as_slice(), done[0].finish_reason), (&[6, 7][..], None));
         let done = run(&[request(5, 10, vec![])], &mut |_| ControlFlow::Break(()));
         assert_eq!((done[0].token_ids.len(), done[0].finish_reason), (0, None));
+    }
+
+    #[test]
+    fn a_stop_ends_the_call() {
+        let two = [request(5, 10, vec![]), request(20, 10, vec![])];
+        let mut model = Counter { starts: 0 };
+        let done = generate(&mut model, &two, &mut |event| match event {
+            TokenEvent::Token { id: 7, .. } => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        });
+        let done = done.expect("the counter never fails");
+        assert_eq!((done.len(), model.starts), (1, 1));
+        assert_eq!((done[0].token_ids.as_slice(), done[0].finish_reason), (&[6, 7][..], None));
+        // The token that the stop came with ended its sequence anyway: it keeps its reason.
+        let last =
+            run(&[request(5, 2, vec![]), request(20, 2, vec![])], &mut |event| match event {
+                TokenEvent::Token { id: 7, .. } => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            });
+        assert_eq!((last.len(), last[0].finish_reason), (1, Some(FinishReason::Length)));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The tiny golden models: what transformers computed in FP32, and how far off its own BF16 run was.
+//! The tiny golden models: what transformers computed in FP32, and how far off its own BF16 run
+//! was.
 
 use std::{
     ops::ControlFlow,
@@ -11,7 +12,7 @@ use bakeoff_engine::{
     load::{self, DeviceChoice},
 };
 use bakeoff_model::{Dtype, EngineKind};
-use bakeoff_proto::{FailureKind};
+use bakeoff_proto::FailureKind;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -35,10 +36,10 @@ pub fn run(checks: &mut Checks, folder: &Path) {
         match load_fused(&files(&model), &options(1024)) {
             Ok(mut engine) => golden.check(checks, &name, &mut engine, &model),
             // Some variants are there for the other engines.
-            Err(error) if error.kind == FailureKind::Unsupported => {
-                println!("--   {name}: {}", error.message);
+            Err(error) if error.kind() == FailureKind::Unsupported => {
+                println!("--   {name}: {}", error.report());
             }
-            Err(error) => checks.that(false, &name, error),
+            Err(error) => checks.that(false, &name, error.report()),
         }
     }
 }
@@ -120,8 +121,8 @@ impl Golden {
         let turned = self.turned_by_a_near_tie(path, &each, theirs);
         let detail = match turned {
             Some(at) => format!(
-                "right up to position {at}, where FP32's choice of experts hangs on less than BF16's error; \
-                 what follows attends to it ({detail})"
+                "right up to position {at}, where FP32's choice of experts hangs on less than \
+                 BF16's error; what follows attends to it ({detail})"
             ),
             None => detail,
         };
@@ -130,8 +131,8 @@ impl Golden {
         println!("     by position: {}", each.join(" "));
     }
 
-    /// The first position that is far off, if all before it hold and it is one where the exact choice of
-    /// experts is a near tie.
+    /// The first position that is far off, if all before it hold and it is one where the exact
+    /// choice of experts is a near tie.
     fn turned_by_a_near_tie(&self, path: &str, each: &[f64], theirs: f64) -> Option<usize> {
         let ties = self.json["routing_short"]["near_ties"].as_array()?;
         let at = each.iter().position(|error| *error > 2.0 * MOST * theirs)?;
