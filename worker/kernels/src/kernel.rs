@@ -20,13 +20,14 @@ pub trait Kernel: private::Queue {
     /// Checks the arguments and queues the kernel behind what the stream holds. Nothing waits.
     ///
     /// # Safety
-    /// Until the stream is through with the kernel:
+    /// Until the stream is through with the kernel, and with every graph that it was captured into:
     /// - each address is of memory that the launcher's device can access and that holds as many
     ///   values as the field's documentation says for the sizes given;
     /// - what the memory holds obeys that documentation (ids below the number of rows, a plan that
     ///   was sorted, counters at zero), as left by the kernels before it on the same stream;
     /// - memory marked as written is read or written by nothing outside this stream, and memory
-    ///   that is only read is written by nothing outside it.
+    ///   that is only read is written by nothing outside it, but for mapped host memory, whose
+    ///   words the host may read and write volatile.
     ///
     /// # Errors
     /// As [`Kernel::check`]; [`KernelError::Cuda`] for a launch that the CUDA runtime refuses.

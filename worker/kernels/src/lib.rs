@@ -8,8 +8,7 @@
 //! - [`ptr`]: typed device addresses
 //!
 //! With the feature `cuda`, which needs a CUDA 13 toolkit to build and a Hopper GPU to run:
-//! - `kernel`: the trait `Kernel`, the stream that kernels are queued on, and the functions
-//!   behind
+//! - `kernel`: the trait `Kernel`, the stream that kernels are queued on, the functions behind
 //! - `step`: a whole decode step, from the residual stream to the logits, in one kernel
 //! - `sample`: from logits to the next token, entirely on the device
 //! - `rows`: the same small steps over many tokens, for prefill
