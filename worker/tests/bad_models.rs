@@ -77,7 +77,7 @@ async fn each_bad_model_fails_its_cells_and_no_others() {
             "awq",
             2,
         ),
-        (spoiled(cut), "1", 4, Kind::BadWeights, "fetch it again", 2),
+        (spoiled(cut), "1", 4, Kind::BadWeights, "download it again", 2),
         (spoiled(no_tokenizer), "1", 4, Kind::BadTokenizer, "tokenizer.json", 2),
         (toy("{{ raise_exception('no users') }}"), "1", 4, Kind::BadTemplate, "no users", 2),
         (

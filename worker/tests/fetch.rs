@@ -60,8 +60,8 @@ fn what_cannot_be_fetched_says_why_by_message_and_exit_code() {
     refused(&["fetch", "owner/model"], &[("HF_HUB_OFFLINE", "1")], 2, "HF_HUB_OFFLINE is set");
     refused(&["fetch", "owner/model@nope"], &[], 2, "has no revision `nope`");
     refused(&["fetch", "owner/model", "--revision", "nope"], &[], 2, "has no revision `nope`");
-    refused(&["fetch", "../model"], &[], 2, "is not a hub id");
+    refused(&["fetch", "../model"], &[], 2, "unknown model `../model`");
     refused(&["fetch"], &[], 2, "MODEL[@REV]");
     hub.state.lock().expect("state").declared_sha256 = Some("0".repeat(64));
-    refused(&["fetch", "owner/model"], &[], 1, "came damaged twice");
+    refused(&["fetch", "owner/model"], &[], 1, "was damaged in two downloads");
 }

@@ -55,7 +55,7 @@ fn a_model_that_is_not_there() {
         2,
         &["/nowhere/model does not exist", "hub id"],
     );
-    refused(&mut generate(&["--model", "a b/c"]), 2, &["`a b/c` is not a hub id", "owner/name"]);
+    refused(&mut generate(&["--model", "a b/c"]), 2, &["unknown model `a b/c`", "owner/name"]);
     let offline = ["HF_HUB_OFFLINE is set", "`owner/model`", "unset it"];
     refused(&mut generate(&["--model", "owner/model"]), 2, &offline);
     bad_model(
@@ -122,12 +122,12 @@ fn a_configuration_that_cannot_be_used() {
     let generation = |folder: &Path| {
         fs::write(folder.join("generation_config.json"), r#"{"top_p": "x"}"#).expect("a file");
     };
-    bad_model(generation, &["generation_config.json", "mend or remove it"]);
+    bad_model(generation, &["generation_config.json", "correct or remove it"]);
 }
 
 #[test]
 fn weights_that_are_damaged() {
-    let again = ["model.safetensors", "truncated or no safetensors file", "fetch it again"];
+    let again = ["model.safetensors", "truncated or not a safetensors file", "download it again"];
     bad_model(|folder| cut(&weights(folder), 150_000), &again);
     bad_model(|folder| cut(&weights(folder), 0), &again);
     bad_model(|folder| fs::write(weights(folder), [b'x'; 4096]).expect("a file"), &again);
@@ -155,7 +155,7 @@ fn a_tokenizer_or_template_that_cannot_be_used() {
     );
     bad_model(
         |folder| fs::write(tokenizer(folder), "{}").expect("a file"),
-        &["tokenizer.json", "fetch it again"],
+        &["tokenizer.json", "download it again"],
     );
     let foreign = |folder: &Path| {
         edit_json(&tokenizer(folder), |tokenizer| tokenizer["model"]["vocab"]["1"] = json!(320));
