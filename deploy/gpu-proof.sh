@@ -47,8 +47,7 @@ bench() {
 }
 
 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit --format=csv | tee "$out/machine.csv"
-# target/gpu/deps/kernels-* of cargo test --profile gpu -p bakeoff-kernels --features cuda --no-run
-step check-kernels 120 "$bin/kernels" --ignored --nocapture --test-threads=1
+step check-kernels 120 "$bin/kernel_check"
 step check-goldens 90 "$bin/gpu_check" goldens $goldens
 step check-faults 40 "$bin/gpu_check" faults $goldens
 cat "$out"/check-faults.out 2>/dev/null
