@@ -56,14 +56,11 @@ pub fn experts(
         renormalise: renormalise.into(),
     };
     let (act, out) = (c.poisoned_halves(slots * i), c.poisoned_halves(slots * k));
-    RouterRows { x: x_d.at, weight: router_d.at, logits: logits_d.at, plan, hidden }
-        .launch(&c.launcher)?;
-    SortByExpert { plan }.launch(&c.launcher)?;
-    GroupedGateUp { x: x_d.at, weight: gate_up_d.at, act: act.at, plan, hidden, inter }
-        .launch(&c.launcher)?;
-    GroupedDown { act: act.at, weight: down_d.at, out: out.at, plan, hidden, inter }
-        .launch(&c.launcher)?;
-    CombineRows { out: out.at, h: residual_d.at, plan, hidden }.launch(&c.launcher)?;
+    c.launch(&RouterRows { x: x_d.at, weight: router_d.at, logits: logits_d.at, plan, hidden })?;
+    c.launch(&SortByExpert { plan })?;
+    c.launch(&GroupedGateUp { x: x_d.at, weight: gate_up_d.at, act: act.at, plan, hidden, inter })?;
+    c.launch(&GroupedDown { act: act.at, weight: down_d.at, out: out.at, plan, hidden, inter })?;
+    c.launch(&CombineRows { out: out.at, h: residual_d.at, plan, hidden })?;
     let logits = c.read_floats(&logits_d);
     let got = c.read_floats(&residual_d);
     let mut distinct = vec![false; e];

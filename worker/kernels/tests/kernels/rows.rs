@@ -1,11 +1,8 @@
-//! The small steps of prefill, and random weights.
+//! The small steps of prefill.
 
-use bakeoff_kernels::{
-    rows::{AddNormRows, EmbedRows, QkvRows, SiluMulRows},
-    util::FillRandom,
-};
+use bakeoff_kernels::rows::{AddNormRows, EmbedRows, QkvRows, SiluMulRows};
 
-use crate::tools::{Check, Outcome, dot, normed, rope_tables, rotated, silu_mul};
+use crate::tools::{Check, Outcome, normed, rope_tables, rotated, silu_mul};
 
 pub fn rows(c: &mut Check, tokens: u32, hidden: u32) -> Outcome {
     let (n, k) = (tokens as usize, hidden as usize);
@@ -16,18 +13,17 @@ pub fn rows(c: &mut Check, tokens: u32, hidden: u32) -> Outcome {
     let (ids_d, table_d, gamma_d, y_d) =
         (c.upload(&ids), c.halves(&table), c.halves(&gamma), c.halves(&y));
     let (h_d, out) = (c.poisoned_floats(n * k), c.poisoned_halves(n * k));
-    EmbedRows {
+    c.launch(&EmbedRows {
         tokens: ids_d.at,
         embedding: table_d.at,
         h: h_d.at,
         tokens_len: tokens,
         hidden,
         rows: vocab as u32,
-    }
-    .launch(&c.launcher)?;
+    })?;
     let h: Vec<f64> = ids.iter().flat_map(|&id| table[id as usize * k..][..k].to_vec()).collect();
     c.close(&format!("embed_rows {tokens}x{hidden}"), &c.read_floats(&h_d), &h, 1e-9);
-    AddNormRows {
+    c.launch(&AddNormRows {
         h: h_d.at,
         y: Some(y_d.at),
         gamma: Some(gamma_d.at),
@@ -35,15 +31,14 @@ pub fn rows(c: &mut Check, tokens: u32, hidden: u32) -> Outcome {
         tokens,
         hidden,
         eps: 1e-6,
-    }
-    .launch(&c.launcher)?;
+    })?;
     let sum: Vec<f64> = h.iter().zip(&y).map(|(h, y)| h + y).collect();
     let want: Vec<f64> = sum.chunks(k).flat_map(|row| normed(row, &gamma, 1e-6)).collect();
     c.close("   add_norm_rows, sum", &c.read_floats(&h_d), &sum, 1e-6);
     c.close("   add_norm_rows, norm", &c.read_halves(&out), &want, 4e-3);
     let pairs = c.numbers(2 * n * k, 0.0, 1.0);
     let (pairs_d, out) = (c.halves(&pairs), c.poisoned_halves(n * k));
-    SiluMulRows { gate_up: pairs_d.at, out: out.at, tokens, inter: hidden }.launch(&c.launcher)?;
+    c.launch(&SiluMulRows { gate_up: pairs_d.at, out: out.at, tokens, inter: hidden })?;
     c.close("   silu_mul_rows", &c.read_halves(&out), &silu_mul(&pairs), 4e-3);
     Ok(())
 }
@@ -76,7 +71,7 @@ pub fn qkv_rows(
     let (bias_d, q_out) = (c.halves(&bias), c.poisoned_halves(tokens as usize * nh * d));
     let (new_k, new_v) = (c.poisoned_halves(len * row), c.poisoned_halves(len * row));
     let first = position + 1 - tokens;
-    QkvRows {
+    c.launch(&QkvRows {
         qkv: rows_d.at,
         bias: Some(bias_d.at),
         q_norm: norms.then_some(q_norm_d.at),
@@ -93,8 +88,7 @@ pub fn qkv_rows(
         kv_heads,
         head_dim,
         eps: 1e-6,
-    }
-    .launch(&c.launcher)?;
+    })?;
     let last: Vec<f64> =
         rows[(tokens as usize - 1) * bias.len()..].iter().zip(&bias).map(|(r, b)| r + b).collect();
     let want_q: Vec<f64> = last[..nh * d].chunks(d).flat_map(|q| prepare(q, &q_norm)).collect();
@@ -113,17 +107,5 @@ pub fn qkv_rows(
         &last[(nh + nkv) * d..],
         4e-3,
     );
-    Ok(())
-}
-
-pub fn fill(c: &mut Check) -> Outcome {
-    let out = c.poisoned_halves(100_003);
-    FillRandom { out: out.at, count: 100_003, first: 0, seed: 3, mean: 0.0, deviation: 0.02 }
-        .launch(&c.launcher)?;
-    let got = c.read_halves(&out);
-    let mean = got.iter().sum::<f64>() / got.len() as f64;
-    let deviation = (dot(&got, &got) / got.len() as f64).sqrt();
-    let holds = mean.abs() < 5e-4 && (deviation - 0.02).abs() < 5e-4;
-    c.report("fill_random", holds, &format!("mean {mean:.1e}, deviation {deviation:.5}"));
     Ok(())
 }

@@ -1,11 +1,13 @@
-//! Device buffers, random numbers, comparisons, and the plain FP64 code that kernels are held against.
+//! Device buffers, random numbers, comparisons, and the plain FP64 code that kernels are held
+//! against.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     thread,
+    time::SystemTime,
 };
 
-use bakeoff_kernels::{DevicePtr, Launcher};
+use bakeoff_kernels::{DevicePtr, Kernel, KernelError, Launcher};
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr as _, DeviceRepr};
 use half::bf16;
 
@@ -26,8 +28,8 @@ fn advance(seed: &mut u64) -> u64 {
 /// Values that a thread computes at a time.
 const CHUNK: usize = 1 << 8;
 
-/// Calls `fill` for each [`CHUNK`] of `values` with its number, on all cores: the host's FP64 code takes most
-/// of the time of these checks.
+/// Calls `fill` for each [`CHUNK`] of `values` with its number, on all cores: the host's FP64 code
+/// takes most of the time of these checks.
 fn in_parallel(values: &mut [f64], fill: impl Fn(usize, &mut [f64]) + Sync) {
     let chunks = Mutex::new(values.chunks_mut(CHUNK).enumerate());
     let threads = thread::available_parallelism().map_or(1, usize::from);
@@ -44,21 +46,59 @@ fn in_parallel(values: &mut [f64], fill: impl Fn(usize, &mut [f64]) + Sync) {
     });
 }
 
+/// One test at a time: a decode step takes the whole device, and two at once would wait for each
+/// other. Counts of all tests so far: passed, failed, not compared.
+static DEVICE: Mutex<[usize; 3]> = Mutex::new([0; 3]);
+
+/// Runs a test's checks and fails it if one of them failed.
+pub fn on_device(checks: impl FnOnce(&mut Check) -> Outcome) {
+    let mut counts = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut check = Check::new().expect("a Hopper GPU");
+    // On a line of its own behind what the test harness has begun.
+    println!("\nseed {}", check.seed);
+    let outcome = checks(&mut check);
+    counts.iter_mut().zip(check.counts).for_each(|(all, own)| *all += own);
+    let [passed, failed, skipped] = *counts;
+    println!("{passed} ok, {failed} failed, {skipped} not compared so far");
+    assert!(outcome.is_ok(), "{outcome:?}");
+    assert_eq!(check.counts[1], 0, "failed checks; BAKEOFF_GPU_SEED={} repeats", check.seed);
+}
+
+/// The seed of a run: of `BAKEOFF_GPU_SEED`, or the time.
+fn seed() -> u64 {
+    let given = std::env::var("BAKEOFF_GPU_SEED");
+    if let Ok(seed) = given {
+        return seed.parse().expect("BAKEOFF_GPU_SEED is a number");
+    }
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |d| d.as_secs())
+}
+
 pub struct Check {
     stream: Arc<CudaStream>,
     pub launcher: Launcher,
+    /// As given.
     seed: u64,
-    pub failed: usize,
+    state: u64,
+    /// Passed, failed, not compared.
+    counts: [usize; 3],
 }
 
 impl Check {
-    pub fn new(seed: u64) -> Result<Self, Box<dyn std::error::Error>> {
-        let stream = CudaContext::new(0)?.new_stream()?;
-        Ok(Self { launcher: Launcher::new(stream.clone())?, stream, seed, failed: 0 })
+    fn new() -> Result<Self, Box<dyn std::error::Error>> {
+        let (stream, seed) = (CudaContext::new(0)?.new_stream()?, seed());
+        let launcher = Launcher::new(stream.clone())?;
+        Ok(Self { launcher, stream, seed, state: seed, counts: [0; 3] })
+    }
+
+    /// Queues a kernel.
+    pub fn launch(&self, kernel: &impl Kernel) -> Result<(), KernelError> {
+        // SAFETY: the tests give addresses of [`Buffer`]s of the sizes that each field asks for,
+        // which are used, and freed when dropped, in the order of this stream.
+        unsafe { kernel.launch(&self.launcher) }
     }
 
     pub fn next(&mut self) -> u64 {
-        advance(&mut self.seed)
+        advance(&mut self.state)
     }
 
     /// Roughly normal numbers, rounded to BF16 so that either type holds them exactly.
@@ -112,7 +152,13 @@ impl Check {
 
     pub fn report(&mut self, name: &str, holds: bool, seen: &str) {
         println!("{} {name}: {seen}", if holds { "ok  " } else { "FAIL" });
-        self.failed += usize::from(!holds);
+        self.counts[usize::from(!holds)] += 1;
+    }
+
+    /// Says why something was not compared.
+    pub fn skip(&mut self, name: &str, why: &str) {
+        println!("--   {name}: {why}, not compared");
+        self.counts[2] += 1;
     }
 
     /// Relative error in the Euclidean norm; a NaN anywhere fails.

@@ -65,9 +65,9 @@ pub fn sampling(c: &mut Check, rows: u32, draws: u32) -> Outcome {
             // Each draw starts from the same tokens seen, and adds its own.
             let seen = c.upload(&vec![0u32; n.div_ceil(32)]);
             let count = seen_tokens.len() as u32;
-            MarkSeen { tokens: tokens_d.at, seen: seen.at, count, rows }.launch(&c.launcher)?;
+            c.launch(&MarkSeen { tokens: tokens_d.at, seen: seen.at, count, rows })?;
             let (state_d, settings_d) = (c.upload(&words(&state)), c.upload(&words(settings)));
-            SampleStep {
+            c.launch(&SampleStep {
                 logits: logits.at,
                 state: state_d.at.cast(),
                 settings: settings_d.at.cast(),
@@ -80,8 +80,7 @@ pub fn sampling(c: &mut Check, rows: u32, draws: u32) -> Outcome {
                 rows,
                 hidden,
                 ring_capacity: 64,
-            }
-            .launch(&c.launcher)
+            })
             .map(|()| RingEntry(c.read(&ring)[step as usize % 64]))
         };
     let adjusted = |s: &SampleSettings| -> Vec<f64> {

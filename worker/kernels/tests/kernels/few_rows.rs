@@ -10,12 +10,17 @@ pub fn mlp(c: &mut Check, tokens: u32, hidden: u32, inter: u32) -> Outcome {
     let (gate_up, down) = (c.numbers(2 * i * k, 0.0, 0.02), c.numbers(i * k, 0.0, 0.02));
     let (x_d, gate_up_d, down_d) = (c.halves(&x), c.halves(&gate_up), c.halves(&down));
     let act_d = c.poisoned_halves(n * i);
-    GateUpRows { x: x_d.at, weight: gate_up_d.at, act: act_d.at, tokens, hidden, inter }
-        .launch(&c.launcher)?;
+    c.launch(&GateUpRows {
+        x: x_d.at,
+        weight: gate_up_d.at,
+        act: act_d.at,
+        tokens,
+        hidden,
+        inter,
+    })?;
     let before = c.numbers(n * k, 0.0, 1.0);
     let h_d = c.floats(&before);
-    DownRows { act: act_d.at, weight: down_d.at, h: h_d.at, tokens, hidden, inter }
-        .launch(&c.launcher)?;
+    c.launch(&DownRows { act: act_d.at, weight: down_d.at, h: h_d.at, tokens, hidden, inter })?;
     let (act, h) = (c.read_halves(&act_d), c.read_floats(&h_d));
     let name = format!("few rows {tokens}, {hidden}x{inter}");
     let finite = act.iter().chain(&h).all(|v| v.is_finite());
@@ -46,7 +51,7 @@ pub fn attend(
     let (k_d, v_d) =
         (c.halves(&[k.clone(), poison.clone()].concat()), c.halves(&[v.clone(), poison].concat()));
     let q_d = c.halves(&q);
-    AttendRows {
+    c.launch(&AttendRows {
         q: q_d.at,
         k_cache: k_d.at,
         v_cache: v_d.at,
@@ -57,8 +62,7 @@ pub fn attend(
         kv_heads,
         head_dim,
         scale: scale as f32,
-    }
-    .launch(&c.launcher)?;
+    })?;
     let got = c.read_halves(&q_d);
     let mut want = Vec::with_capacity(got.len());
     for token in 0..n {
