@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that only a GPU machine can show, in one go: correctness, speed, loading, peers.
 #
-#   gpu-proof.sh BIN OUT [SECONDS]
+#   .dev/scripts/gpu-proof.sh BIN OUT [SECONDS]
 #
 # BIN holds `worker`, `gpu_check` and `kernel_check`, built with the features cuda and flash-attn (checks
 # whose program is not there are left out, and named); OUT gets a log and
@@ -73,13 +73,13 @@ bench sampling 30 --model Qwen/Qwen2.5-Coder-7B-Instruct=$models/Qwen2.5-Coder-7
 bench no-graph 40 --model Qwen/Qwen2.5-Coder-7B-Instruct=$models/Qwen2.5-Coder-7B-Instruct.json --prompt-tokens 100 --no-cuda-graph
 
 # The same weights through transformers and through us; then how fast they load from the page cache.
-step peer-7b 90 python3 deploy/bench-peers.py model $models/Qwen2.5-Coder-7B-Instruct.json "$scratch/7b"
+step peer-7b 90 python3 .dev/scripts/bench-peers.py model $models/Qwen2.5-Coder-7B-Instruct.json "$scratch/7b"
 step check-peer-7b 60 "$bin/gpu_check" peer "$scratch/7b" "$scratch/7b/logits.safetensors"
 cat "$out"/check-peer-7b.out 2>/dev/null
 # Pages that were just written are slow to read the first time, and that is not what loading costs.
 for _ in 1 2; do cat "$scratch"/7b/*.safetensors >/dev/null; done
 bench load-7b 60 --model Qwen/Qwen2.5-Coder-7B-Instruct="$scratch/7b" --prompt-tokens 100 --repeats 3
-step peer-a3b 240 python3 deploy/bench-peers.py model $models/Qwen3-30B-A3B.json "$scratch/a3b" --layers "${A3B_LAYERS:-48}"
+step peer-a3b 240 python3 .dev/scripts/bench-peers.py model $models/Qwen3-30B-A3B.json "$scratch/a3b" --layers "${A3B_LAYERS:-48}"
 step check-peer-a3b 120 "$bin/gpu_check" peer "$scratch/a3b" "$scratch/a3b/logits.safetensors"
 cat "$out"/check-peer-a3b.out 2>/dev/null
 rm -rf "$scratch/a3b"
@@ -88,7 +88,7 @@ step check-long-a3b 40 "$bin/gpu_check" long $models/Qwen3-30B-A3B.json 16384
 cat "$out"/check-long-*.out 2>/dev/null
 bench stock-7b 90 --model Qwen/Qwen2.5-Coder-7B-Instruct="$scratch/7b" --prompt-tokens 100 --repeats 2 --engine stock
 rm -rf "$scratch/7b"
-step peers 120 python3 deploy/bench-peers.py bench $models/Qwen2.5-Coder-7B-Instruct.json --repeats 3 --json
+step peers 120 python3 .dev/scripts/bench-peers.py bench $models/Qwen2.5-Coder-7B-Instruct.json --repeats 3 --json
 tail -n 4 "$out/peers.log"
 [ -s "$out/peers.out" ] && mv "$out/peers.out" "$out/bench-peers.json"
 

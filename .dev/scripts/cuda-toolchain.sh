@@ -2,7 +2,7 @@
 # Lays out a CUDA 13.0 toolkit from NVIDIA's PyPI wheels: enough to compile and link with the feature
 # `cuda` on a machine that has neither a GPU nor a driver. What it builds runs with driver 580 or newer.
 #
-#   deploy/cuda-toolchain.sh [--flash-attn] [DIR]    default: ~/.cache/bakeoff-cuda
+#   .dev/scripts/cuda-toolchain.sh [--flash-attn] [DIR]    default: ~/.cache/bakeoff-cuda
 #   source DIR/env
 #
 # --flash-attn adds the CUTLASS headers that candle-flash-attn would otherwise clone. Its 53 kernels

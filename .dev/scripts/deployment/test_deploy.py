@@ -14,13 +14,12 @@ from unittest import mock
 import promql_parser
 import yaml
 
-import dockerfile
-import images
-
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY / "k8s/test"))
+REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
+sys.path[:0] = [str(REPOSITORY / "k8s/test"), str(REPOSITORY / "deploy/test")]
 
 import checks
+import dockerfile
+import images
 from manifests import Manifests
 
 DEPLOY = REPOSITORY / "deploy"
@@ -78,7 +77,7 @@ class Images(unittest.TestCase):
     def test_versions_are_those_of_the_workspace(self):
         rust = cargo("Cargo.toml")["workspace"]["package"]["rust-version"]
         version = cargo("Cargo.toml")["workspace"]["package"]["version"]
-        cuda = re.search(r"Lays out a CUDA (\d+\.\d+) toolkit", (DEPLOY / "cuda-toolchain.sh").read_text())[1]
+        cuda = re.search(r"Lays out a CUDA (\d+\.\d+) toolkit", (REPOSITORY / ".dev/scripts/cuda-toolchain.sh").read_text())[1]
         used = {c["image"] for m in RENDERED.values() for _, _, c in m.containers()}
         for file in self.files:
             text = file.read_text()

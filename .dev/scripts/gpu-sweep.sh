@@ -2,7 +2,7 @@
 # A whole sweep on a GPU machine without network: broker, worker and coordinator as processes, the demo models
 # with their weights and the five models' shapes with random ones.
 #
-#   gpu-sweep.sh BIN OUT SWEEP
+#   .dev/scripts/gpu-sweep.sh BIN OUT SWEEP
 #
 # BIN holds `worker` (features cuda and flash-attn), `coordinator` and `nats-server`; OUT gets the logs and
 # results.tar, what the object store holds of the sweep. Run it from the root of the repository.
