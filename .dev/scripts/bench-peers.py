@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """What transformers does on the same GPU with the same shapes.
 
-    bench-peers.py bench  CONFIG [--mode eager,compile] [--json]    speed, random weights
-    bench-peers.py model  CONFIG OUT [--layers N]                   a random checkpoint, and the logits
-                                                                    that transformers computes with it
+    bench-peers.py bench CONFIG [--mode eager,compile] [--json]   speed, random weights
+    bench-peers.py model CONFIG OUT [--layers N]                  a random checkpoint, and the
+                                                                  logits of transformers with it
 
 `bench` prints rows with the fields of `worker bench --json`, as far as they apply: `eager` is what
 `model.generate` does, `compile` a static cache with `torch.compile(mode="reduce-overhead")`.
-`model` writes OUT/config.json, OUT/model*.safetensors and OUT/logits.safetensors (`ids`, and the last
-64 positions in FP32, `exact`, and in BF16, `rounded`), which `gpu_check peer` reads.
+`model` writes OUT/config.json, OUT/model*.safetensors and OUT/logits.safetensors (`ids`, and the
+last 64 positions in FP32, `exact`, and in BF16, `rounded`), which `gpu_check peer` reads.
 """
 import argparse
 import json
@@ -35,7 +35,9 @@ def random_model(path, layers=None):
             config.layer_types = config.layer_types[:layers]
     torch.manual_seed(0)
     with torch.device("cuda"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=torch.bfloat16, attn_implementation="sdpa"
+        )
     model.eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -63,7 +65,10 @@ def bench(arguments):
     for path in arguments.config:
         model = random_model(path)
         for mode in arguments.mode.split(","):
-            rows += [bench_mode(model, path.stem, mode, tokens, arguments) for tokens in arguments.prompt_tokens]
+            rows += [
+                bench_mode(model, path.stem, mode, tokens, arguments)
+                for tokens in arguments.prompt_tokens
+            ]
         del model
         torch.cuda.empty_cache()
     if arguments.json:
@@ -75,13 +80,20 @@ def bench_mode(model, name, mode, tokens, arguments):
     ids = prompt(model, tokens)
     new = arguments.gen_tokens
     common = dict(
-        do_sample=False, temperature=None, top_p=None, top_k=None, pad_token_id=0, eos_token_id=None,
+        do_sample=False,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        pad_token_id=0,
+        eos_token_id=None,
         attention_mask=torch.ones_like(ids),
     )
     if mode == "compile":
         # `generate` compiles the decode step when the cache is static.
         common["cache_implementation"] = "static"
-        common["compile_config"] = transformers.CompileConfig(mode="reduce-overhead", fullgraph=True)
+        common["compile_config"] = transformers.CompileConfig(
+            mode="reduce-overhead", fullgraph=True
+        )
 
     def generate(count):
         out = model.generate(ids, max_new_tokens=count, min_new_tokens=count, **common)
@@ -122,7 +134,7 @@ def bench_mode(model, name, mode, tokens, arguments):
 
 
 def in_fp32(model):
-    """The model in FP32, of which at any time only one layer is held so: its BF16 weights fill the GPU."""
+    """The model in FP32, one layer at a time: its BF16 weights fill the GPU."""
     layers = model.model.layers
     for layer in layers:
         layer.register_forward_pre_hook(lambda module, _: module.float() and None)
@@ -134,7 +146,7 @@ def in_fp32(model):
 
 
 def save_model(model, folder):
-    """`save_pretrained`, a file a layer: it splits all experts' tensors at once, and the GPU has no room for two copies."""
+    """`save_pretrained`, a file a layer: the GPU has no room for two copies of all experts."""
     from transformers.core_model_loading import revert_weight_conversion
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -144,10 +156,14 @@ def save_model(model, folder):
         del state["lm_head.weight"]
     for name, tensor in state.items():
         layer = re.match(r"model\.layers\.(\d+)\.", name)
-        files.setdefault(f"model-{int(layer[1]):03}.safetensors" if layer else "model-rest.safetensors", {})[name] = tensor
+        files.setdefault(
+            f"model-{int(layer[1]):03}.safetensors" if layer else "model-rest.safetensors", {}
+        )[name] = tensor
     weight_map = {}
     for file, tensors in files.items():
-        tensors = {name: t.contiguous() for name, t in revert_weight_conversion(model, tensors).items()}
+        tensors = {
+            name: t.contiguous() for name, t in revert_weight_conversion(model, tensors).items()
+        }
         save_file(tensors, folder / file, metadata={"format": "pt"})
         weight_map.update(dict.fromkeys(tensors, file))
     index = {"metadata": {}, "weight_map": weight_map}
@@ -164,7 +180,10 @@ def write_model(arguments):
         rounded = model(ids).logits[0, -POSITIONS:].float().cpu()
         exact = in_fp32(model)(ids).logits[0, -POSITIONS:].float().cpu()
     error = ((rounded - exact).norm() / exact.norm()).item()
-    print(f"{arguments.config.stem}: transformers in BF16 is {error:.4f} off its FP32 run", file=sys.stderr)
+    print(
+        f"{arguments.config.stem}: transformers in BF16 is {error:.4f} off its FP32 run",
+        file=sys.stderr,
+    )
     save_file(
         {"ids": ids[0].cpu(), "rounded": rounded.contiguous(), "exact": exact.contiguous()},
         arguments.out / "logits.safetensors",
@@ -172,7 +191,9 @@ def write_model(arguments):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("bench")
     command.add_argument("config", type=Path, nargs="+")

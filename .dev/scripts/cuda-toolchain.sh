@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Lays out a CUDA 13.0 toolkit from NVIDIA's PyPI wheels: enough to compile and link with the feature
-# `cuda` on a machine that has neither a GPU nor a driver. What it builds runs with driver 580 or newer.
+# Lays out a CUDA 13.0 toolkit from NVIDIA's PyPI wheels: enough to compile and link with the
+# feature `cuda` on a machine that has neither a GPU nor a driver. What it builds runs with driver
+# 580 or newer.
 #
 #   .dev/scripts/cuda-toolchain.sh [--flash-attn] [DIR]    default: ~/.cache/bakeoff-cuda
 #   source DIR/env
@@ -20,7 +21,10 @@ say() { printf 'cuda-toolchain: %s\n' "$*" >&2; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-fetch() { python3 -m pip download --quiet --no-deps --disable-pip-version-check --dest "$work/wheels" "$@"; }
+fetch() {
+  python3 -m pip download --quiet --no-deps --disable-pip-version-check \
+    --dest "$work/wheels" "$@"
+}
 
 lay_out_toolkit() {
   say "fetching the compiler, headers and libraries"
@@ -51,8 +55,10 @@ lay_out_driver_stub() {
 name = "probe"
 version = "0.0.0"
 edition = "2024"
-[dependencies]
-cudarc = { version = "0.19.10", default-features = false, features = ["std", "driver", "dynamic-linking", "cuda-13000"] }
+[dependencies.cudarc]
+version = "0.19.10"
+default-features = false
+features = ["std", "driver", "dynamic-linking", "cuda-13000"]
 [workspace]
 TOML
   local manifest
@@ -87,6 +93,7 @@ if $flash_attn && [[ ! -d $cutlass ]]; then lay_out_cutlass; fi
 cat >"$root/env" <<ENV
 export CUDA_HOME="$root" CUDA_PATH="$root" CUDA_ROOT="$root" CUDA_TOOLKIT_ROOT_DIR="$root"
 export NVCC="$root/bin/nvcc" CUDAFORGE_HOME="$root/cudaforge" CUDA_COMPUTE_CAP=90
-export PATH="$root/bin:\$PATH" LIBRARY_PATH="$root/lib:$root/lib/stubs\${LIBRARY_PATH:+:\$LIBRARY_PATH}"
+export PATH="$root/bin:\$PATH"
+export LIBRARY_PATH="$root/lib:$root/lib/stubs\${LIBRARY_PATH:+:\$LIBRARY_PATH}"
 ENV
 say "ready: source $root/env"

@@ -1,7 +1,7 @@
-"""The services of deploy/compose.yaml as plain processes: the same files, variables and arguments, with
-the container's paths and addresses replaced by those of this machine."""
+"""The services of deploy/compose.yaml as plain processes: the same files, variables and arguments,
+with the container's paths and addresses replaced by those of this machine."""
+
 import os
-import pathlib
 import re
 import subprocess
 import time
@@ -28,7 +28,10 @@ class Compose:
         for volume in spec.get("volumes", []):
             source, target = volume.split(":")[:2]
             paths[target] = self.folder / source
-        words = [*self.entry_point(service, spec), *(spec.get("command", ["run"]) if arguments is None else arguments)]
+        words = [
+            *self.entry_point(service, spec),
+            *(spec.get("command", ["run"]) if arguments is None else arguments),
+        ]
         env = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
         for file in spec.get("env_file", []):
             env.update(line.split("=", 1) for line in (self.folder / file).read_text().splitlines())
@@ -75,7 +78,12 @@ class Processes:
     def start(self, name, words, env, prefix=()):
         with open(self.folder / f"{name}.log", "ab") as log:
             process = subprocess.Popen(
-                [*prefix, *words], env=env, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*prefix, *words],
+                env=env,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         self.running[name] = process
         return process

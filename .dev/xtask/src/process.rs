@@ -73,7 +73,8 @@ impl Program {
 
 /// The root of the repository.
 pub fn repository() -> PathBuf {
-    // Cargo sets it for what it runs; the one from compilation serves a binary that is started by hand.
+    // Cargo sets it for what it runs; the one from compilation serves a binary that is started by
+    // hand.
     let manifest = env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     manifest.ancestors().nth(2).expect("this crate is two folders below the root").to_owned()

@@ -1,7 +1,8 @@
 //! `cargo xtask test`: everything that must hold before a change lands.
 //!
-//! Needs a Rust toolchain, a C compiler and Python 3 with pip. Whatever else the tests use (nats-server,
-//! SeaweedFS, ...) they fetch by themselves, pinned; programs of Debian are installed where they are missing.
+//! Needs a Rust toolchain, a C compiler and Python 3 with pip. Whatever else the tests use
+//! (nats-server, SeaweedFS, ...) they fetch by themselves, pinned; programs of Debian are installed
+//! where they are missing.
 
 use std::env;
 use std::time::Instant;
@@ -60,15 +61,16 @@ pub fn run() -> Result {
     Ok(())
 }
 
-/// Whether to run the sweep on five hosts. Asked first, so that nobody waits for every other test to learn
-/// that it cannot run.
+/// Whether to run the sweep on five hosts. Asked first, so that nobody waits for every other test
+/// to learn that it cannot run.
 fn with_namespaces() -> Result<bool> {
     if env::var_os("BAKEOFF_SKIP_NAMESPACES").is_some_and(|value| value == "1") {
         return Ok(false);
     }
     program("unshare").args(["--net", "true"]).output().map_err(|error| {
         format!(
-            "the sweep on five hosts cannot run here: it needs root and the right to make network namespaces.\n\
+            "the sweep on five hosts cannot run here: it needs root and the right to make network \
+             namespaces.\n\
              Run as root (in a container: with CAP_SYS_ADMIN and CAP_NET_ADMIN), or set \
              BAKEOFF_SKIP_NAMESPACES=1 to leave it out.\n{error}"
         )
