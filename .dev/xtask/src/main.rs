@@ -5,12 +5,14 @@
 //! - `dependencies`: licences, banned crates, sources
 //! - `deployment`: the manifests, and a sweep through the deployment as plain processes
 //! - `cuda`: a CUDA toolkit for a machine without one
+//! - `pip`: programs that are fetched, pinned
 //! - `process`: starting programs, from the root of the repository
 
 mod cuda;
 mod dependencies;
 mod deployment;
 mod kernels;
+mod pip;
 mod process;
 mod suite;
 
