@@ -5,6 +5,7 @@
 //! - `dependencies`: licences, banned crates, sources
 //! - `deployment`: the manifests, and a sweep through the deployment as plain processes
 //! - `cuda`: a CUDA toolkit for a machine without one
+//! - `unused`: dependencies that nothing uses
 //! - `pip`: programs that are fetched, pinned
 //! - `process`: starting programs, from the root of the repository
 
@@ -15,6 +16,7 @@ mod kernels;
 mod pip;
 mod process;
 mod suite;
+mod unused;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -40,7 +42,7 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// Lint all Rust code; a warning fails
+    /// Lint all Rust code, and find dependencies that nothing uses; a warning fails
     Lint,
     /// Run everything that must hold before a change lands, every test included
     Test,
