@@ -28,15 +28,9 @@ use crate::observe::{self, Health, Meters};
 use crate::run::{Stop, WorkerConfig, WorkerError, serve};
 use crate::telemetry::Gpu;
 
-/// Version and, where the build knows it, the commit.
-pub const BUILD: &str = match option_env!("BAKEOFF_COMMIT") {
-    Some(commit) => commit,
-    None => env!("CARGO_PKG_VERSION"),
-};
-
 /// Serves a queue of generations on this machine.
 #[derive(Debug, Parser)]
-#[command(name = "worker", version, propagate_version = true)]
+#[command(name = "worker", version = bakeoff_version::BUILD, propagate_version = true)]
 struct Cli {
     #[command(flatten)]
     logging: LogArgs,

@@ -78,7 +78,7 @@ pub async fn examine(wanted: &Wanted<'_>) -> Report {
         tokio::join!(broker(wanted.nats), object_store(wanted.store), hub(&wanted.hub));
     let findings =
         vec![machine(), gpu(wanted.gpu_index), broker, store, hub, model_cache(&wanted.hub)];
-    Report { build: crate::cli::BUILD, findings }
+    Report { build: bakeoff_version::BUILD, findings }
 }
 
 fn machine() -> Finding {

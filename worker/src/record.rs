@@ -130,7 +130,7 @@ impl Parts<'_> {
                 weights_sha256: model.weights_sha256.clone(),
                 tokenizer_sha256: model.tokenizer_sha256.clone(),
                 template_sha256: model.template_sha256.clone(),
-                build: crate::cli::BUILD.into(),
+                build: bakeoff_version::BUILD.into(),
                 engine: effective.engine.into(),
                 dtype: job.engine.dtype.as_str().into(),
                 device: effective.device.clone(),

@@ -173,7 +173,10 @@ impl Meters {
             "bakeoff_gpu_power_watts", "Power drawn, by NVML", gpu_power;
             "bakeoff_gpu_temperature_celsius", "Temperature of the GPU, by NVML", gpu_temperature;
         }
-        let build = [("version", env!("CARGO_PKG_VERSION")), ("commit", crate::cli::BUILD)];
+        let build = [
+            ("version", bakeoff_version::VERSION),
+            ("commit", bakeoff_version::COMMIT.unwrap_or("unknown")),
+        ];
         let help = "Always 1: version and commit of this worker";
         self.registry.register("bakeoff_build", help, Info::new(build.to_vec()));
         self.catalogue.push(("bakeoff_build_info", help));
