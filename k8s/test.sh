@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-source ../deploy/test/venv.sh
+source ../.dev/scripts/deployment/venv.sh
 export KUBECTL=$venv/bin/kubectl
 
 if [[ ${1:-} == --update ]]; then
@@ -42,4 +42,4 @@ export BAKEOFF_TEST_SECRETS=$work/secrets.yaml PYTHONDONTWRITEBYTECODE=1
 "$venv/bin/python" -m unittest discover --start-directory test --quiet
 # Images, compose file, dashboard and runbook, which must agree with the manifests.
 "$venv/bin/hadolint" ../deploy/Dockerfile.*
-"$venv/bin/python" -m unittest discover --start-directory ../deploy/test --quiet
+"$venv/bin/python" -m unittest discover --start-directory ../.dev/scripts/deployment --quiet
