@@ -70,10 +70,11 @@ enum Task {
         /// Folder with the programs; the build folder of `cargo build --workspace` by default
         bin: Option<PathBuf>,
     },
-    /// Run the build commands of an image without an engine
+    /// Build the images, without a registry, and run the demo sweep through containers of them:
+    /// needs root
     Images {
-        /// coordinator, worker-cpu or worker-cuda; then options of deploy/test-images.sh
-        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        /// Options of .dev/scripts/deployment/images.py; `--help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
     /// Lay out a CUDA toolkit for a machine that has none
