@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use bakeoff_model::{EngineSettings, Format, GenerationSettings, ModelSource, Thinking};
 use crate::{AttemptId, CellId, JobId, SweepName};
+use bakeoff_model::{EngineSettings, Format, GenerationSettings, ModelSource, Thinking};
 
 /// Why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]

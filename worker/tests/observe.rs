@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use bakeoff_model::{EngineSettings, GenerationSettings, ModelSource};
 use bakeoff_proto::{Job, MetricsRecord, names};
-use bakeoff_transport::queue::nats::NatsQueue;
-use bakeoff_transport::queue::{JobQueue, QueueSettings};
-use bakeoff_transport::store;
 use bakeoff_test_servers::{
     Fault, NatsServer, Program, Proxy, S3Server, free_ports, jobs, wait_until,
 };
+use bakeoff_transport::queue::nats::NatsQueue;
+use bakeoff_transport::queue::{JobQueue, QueueSettings};
+use bakeoff_transport::store;
 use object_store::ObjectStore;
 
 const LIMIT: Duration = Duration::from_secs(60);

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bakeoff_model::{Dtype, EngineSettings, GenerationSettings, ModelSource};
-use bakeoff_proto::{Attempt, CellId, Failure, FailureKind, Job, JobEvent, JobPhase, MetricsRecord, digest, names};
+use bakeoff_proto::{
+    Attempt, CellId, Failure, FailureKind, Job, JobEvent, JobPhase, MetricsRecord, digest, names,
+};
+use bakeoff_test_servers::{Fault, NatsServer, Program, Proxy, S3Server, jobs};
 use bakeoff_transport::args::StoreArgs;
 use bakeoff_transport::queue::nats::NatsQueue;
 use bakeoff_transport::queue::{JobQueue, QueueSettings};
 use bakeoff_transport::store;
-use bakeoff_test_servers::{Fault, NatsServer, Program, Proxy, S3Server, jobs};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::ObjectStore;

@@ -34,7 +34,7 @@ fn start_topology(bin: Option<PathBuf>, option: Option<&str>) -> Result {
 }
 
 /// One of the scripts, with the Python packages that they need.
-fn python(script: &str) -> Program {
+pub fn python(script: &str) -> Program {
     program("bash")
         .args(["-euc", r#"source "$0/venv.sh"; exec "$venv/bin/python" "$0/$@""#, SCRIPTS, script])
         .env("PYTHONDONTWRITEBYTECODE", "1")

@@ -4,6 +4,7 @@
 //! - `kernels`: what can be checked of the CUDA code without a GPU
 //! - `dependencies`: licences, banned crates, sources
 //! - `deployment`: the manifests, and a sweep through the deployment as plain processes
+//! - `release`: the licences of what is shipped, and the workflows that ship it
 //! - `cuda`: a CUDA toolkit for a machine without one
 //! - `pip`: programs that are fetched, pinned
 //! - `process`: starting programs, from the root of the repository
@@ -14,6 +15,7 @@ mod deployment;
 mod kernels;
 mod pip;
 mod process;
+mod release;
 mod suite;
 
 use std::ffi::OsString;
@@ -77,6 +79,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// List the licences of what is linked into the programs; about.toml says which are accepted
+    Licences {
+        /// Gets the lists; without it they are made and checked only
+        out: Option<PathBuf>,
+    },
+    /// Check .github/workflows
+    Workflows,
     /// Lay out a CUDA toolkit for a machine that has none
     CudaToolchain {
         /// The CUTLASS headers too, which FlashAttention needs
@@ -137,6 +146,8 @@ fn run(task: Task) -> Result {
         Task::Topology { bin } => deployment::topology(bin),
         Task::Namespaces { bin } => deployment::namespaces(bin),
         Task::Images { arguments } => deployment::images(&arguments),
+        Task::Licences { out } => release::licences(out),
+        Task::Workflows => release::workflows(),
         Task::CudaToolchain { flash_attn, dir } => cuda::lay_out(&cuda::folder(dir)?, flash_attn),
         Task::GpuProof { bin, out, seconds } => {
             program(".dev/scripts/gpu-proof.sh").arg(bin).arg(out).arg(seconds.to_string()).run()

@@ -8,7 +8,7 @@ use std::env;
 use std::time::Instant;
 
 use crate::process::{Result, cargo, install, is_installed, program};
-use crate::{dependencies, deployment, kernels};
+use crate::{dependencies, deployment, kernels, release};
 
 pub fn formatting() -> Result {
     cargo(["fmt", "--all", "--check"]).run()
@@ -33,6 +33,8 @@ pub fn run() -> Result {
     lints()?;
     step("dependencies: licences, bans, sources");
     dependencies::deny(false)?;
+    step("workflows");
+    release::workflows()?;
     step("CUDA kernels: type check and machine code for sm_90a");
     kernels::check()?;
     step("tests");

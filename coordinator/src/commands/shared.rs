@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use bakeoff_model::{ModelSource};
-use bakeoff_proto::{SweepName};
+use bakeoff_model::ModelSource;
+use bakeoff_proto::SweepName;
 use object_store::ObjectStore;
 use serde::Serialize;
 

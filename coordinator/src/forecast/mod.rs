@@ -7,9 +7,9 @@ mod text;
 
 use std::collections::BTreeMap;
 
+use bakeoff_model::ModelSource;
 use bakeoff_model::ledger::{DeviceMemory, Ledger};
 use bakeoff_model::shape::ModelShape;
-use bakeoff_model::{ModelSource};
 use bakeoff_proto::{Cell, CellId, Job, MetricsRecord};
 
 use crate::plan::Plan;

@@ -5,8 +5,8 @@ mod difference;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use bakeoff_proto::job::run_seed;
 use bakeoff_model::{EngineSettings, Format, ModelSource, ModelSpec};
+use bakeoff_proto::job::run_seed;
 use bakeoff_proto::{Cell, CellId, Job, SCHEMA_VERSION, names, newer_schema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use bakeoff_model::{Format, Thinking};
 use bakeoff_proto::record::{
     DeviceFacts, DocumentRef, Fingerprint, MemoryFacts, OutputFacts, Resolved,
 };
-use bakeoff_model::{Format, Thinking};
 use bakeoff_proto::{AttemptId, CellId, FinishReason, Metrics, MetricsRecord, SCHEMA_VERSION};
 
 use super::model::Measure;

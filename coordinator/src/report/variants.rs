@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bakeoff_model::{ModelSource};
+use bakeoff_model::ModelSource;
 use bakeoff_proto::{FinishReason, MetricsRecord};
 
 use super::measures;

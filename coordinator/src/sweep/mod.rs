@@ -13,7 +13,7 @@ mod suite;
 use std::path::{Path, PathBuf};
 
 use bakeoff_model::{EngineSettings, Format, GenerationSettings, ModelSource, Thinking};
-use bakeoff_proto::{SweepName};
+use bakeoff_proto::SweepName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;

@@ -2,7 +2,7 @@
 
 use bakeoff_model::settings::LoadFormat;
 use bakeoff_model::{Dtype, EngineKind, EngineSettings, GenerationSettings, SamplingSource};
-use bakeoff_proto::{names};
+use bakeoff_proto::names;
 
 use super::{Section, SweepError};
 

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use bakeoff_proto::{CellId, JobPhase, names};
-use bakeoff_transport::store;
 use bakeoff_test_servers::{Program, S3Server};
+use bakeoff_transport::store;
 use object_store::ObjectStore;
 
 use super::bench::Bench;

@@ -6,8 +6,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use bakeoff_transport::queue::nats::NatsQueue;
 use bakeoff_test_servers::{NatsServer, Program};
+use bakeoff_transport::queue::nats::NatsQueue;
 use tempfile::TempDir;
 
 use super::programs::{Ended, coordinator, run, worker};

@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use bakeoff_coordinator::plan::{Plan, Revisions};
 use bakeoff_coordinator::{publish, sweep};
+use bakeoff_model::{Format, Thinking};
 use bakeoff_proto::record::{
     DeviceFacts, DocumentRef, Fingerprint, MemoryFacts, OutputFacts, Resolved,
 };
-use bakeoff_model::{Format, Thinking};
-use bakeoff_proto::{AttemptId, Cell, Failure, FailureKind, FinishReason, Job, Metrics, MetricsRecord, SCHEMA_VERSION, digest, document, names};
+use bakeoff_proto::{
+    AttemptId, Cell, Failure, FailureKind, FinishReason, Job, Metrics, MetricsRecord,
+    SCHEMA_VERSION, digest, document, names,
+};
 use bakeoff_transport::queue::JobQueue;
 use bakeoff_transport::store;
 use object_store::ObjectStore;

@@ -3,8 +3,8 @@
 
 use std::process::Command;
 
-use bakeoff_transport::store;
 use bakeoff_test_servers::{NatsServer, S3Server, free_ports};
+use bakeoff_transport::store;
 use nkeys::KeyPair;
 
 use super::loopback_hub::{Hub, State};

@@ -1,7 +1,7 @@
 //! One configuration for every architecture: what differs between them is a field, not a file.
 
-use bakeoff_model::{shape::{Fields, ModelShape, ShapeError}};
-use bakeoff_proto::{FailureKind};
+use bakeoff_model::shape::{Fields, ModelShape, ShapeError};
+use bakeoff_proto::FailureKind;
 
 use crate::{EngineError, rope::Rope};
 

@@ -6,8 +6,11 @@ use std::{
     time::Instant,
 };
 
-use bakeoff_model::{Dtype, EngineKind, EngineSettings, ledger::{DeviceMemory, DoesNotFit, Ledger}};
-use bakeoff_proto::{FailureKind};
+use bakeoff_model::{
+    Dtype, EngineKind, EngineSettings,
+    ledger::{DeviceMemory, DoesNotFit, Ledger},
+};
+use bakeoff_proto::FailureKind;
 use candle_core::Device;
 
 use crate::{

@@ -3,7 +3,7 @@
 use std::{ops::ControlFlow, path::Path};
 
 use bakeoff_engine::fused::device::open_device;
-use bakeoff_model::{EngineSettings};
+use bakeoff_model::EngineSettings;
 use bakeoff_proto::{FailureKind, FinishReason};
 use candle_core::{DType, Device, Tensor};
 use half::bf16;

@@ -11,7 +11,7 @@ use bakeoff_engine::{
     load::{self, DeviceChoice},
 };
 use bakeoff_model::{Dtype, EngineKind};
-use bakeoff_proto::{FailureKind};
+use bakeoff_proto::FailureKind;
 use safetensors::SafeTensors;
 use serde_json::Value;
 

@@ -17,9 +17,9 @@ pub mod tokenizer;
 
 use std::collections::BTreeMap;
 
+use bakeoff_model::{Format, GenerationSettings, Thinking};
 use bakeoff_proto::digest::sha256_hex;
 use bakeoff_proto::record::OutputFacts;
-use bakeoff_model::{Format, GenerationSettings, Thinking};
 use bakeoff_proto::{FailureKind, FinishReason};
 use minijinja::Value;
 

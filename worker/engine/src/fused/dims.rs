@@ -1,7 +1,7 @@
 //! What the kernels need to know of a model beside its weights, and what they cannot do.
 
-use bakeoff_model::{shape::ModelShape};
-use bakeoff_proto::{FailureKind};
+use bakeoff_model::shape::ModelShape;
+use bakeoff_proto::FailureKind;
 
 use crate::EngineError;
 

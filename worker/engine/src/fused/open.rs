@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bakeoff_model::{Dtype, EngineSettings, ledger::Ledger};
-use bakeoff_proto::{FailureKind};
+use bakeoff_proto::FailureKind;
 
 use super::{
     FusedEngine, FusedModel,
