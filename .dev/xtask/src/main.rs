@@ -6,6 +6,7 @@
 //! - `deployment`: the manifests, and a sweep through the deployment as plain processes
 //! - `release`: the licences of what is shipped, and the workflows that ship it
 //! - `cuda`: a CUDA toolkit for a machine without one
+//! - `unused`: dependencies that nothing uses
 //! - `pip`: programs that are fetched, pinned
 //! - `process`: starting programs, from the root of the repository
 
@@ -17,6 +18,7 @@ mod pip;
 mod process;
 mod release;
 mod suite;
+mod unused;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -42,7 +44,7 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// Lint all Rust code; a warning fails
+    /// Lint all Rust code, and find dependencies that nothing uses; a warning fails
     Lint,
     /// Run everything that must hold before a change lands, every test included
     Test,

@@ -8,13 +8,14 @@ use std::env;
 use std::time::Instant;
 
 use crate::process::{Result, cargo, install, is_installed, program};
-use crate::{dependencies, deployment, kernels, release};
+use crate::{dependencies, deployment, kernels, release, unused};
 
 pub fn formatting() -> Result {
     cargo(["fmt", "--all", "--check"]).run()
 }
 
 pub fn lints() -> Result {
+    unused::check()?;
     cargo(["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"]).run()
 }
 
