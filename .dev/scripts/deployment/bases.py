@@ -2,11 +2,13 @@
 the place of the pinned ones by build argument. Kept by tag; podman image rm makes them anew."""
 
 import pathlib
+import platform
 import shutil
 import subprocess
 import tempfile
 
-SUITE = "bookworm"
+# This machine's release, so that programs that were built on it run.
+SUITE = platform.freedesktop_os_release().get("VERSION_CODENAME", "bookworm")
 RUNTIME = f"localhost/bakeoff-base/debian:{SUITE}"
 RUST = f"localhost/bakeoff-base/rust:1.95.0-{SUITE}"
 # As in the image `rust`.
@@ -59,7 +61,7 @@ class Container:
 
 
 def runtime():
-    """Stands in for debian:bookworm-slim. Busybox is for the health checks of the servers made from it."""
+    """Stands in for debian:*-slim. Busybox is for the health checks of the servers made from it."""
     if not exists(RUNTIME):
         with tempfile.TemporaryDirectory() as root, Container("scratch", RUNTIME) as container:
             include = "--include=ca-certificates,busybox"

@@ -50,6 +50,11 @@ fn servers() -> Result<[OsString; 4]> {
     ])
 }
 
+/// A sweep through containers of the images, around the programs of `cargo build --workspace`.
+pub fn containers() -> Result {
+    images(&["--programs".into(), build_folder().join("debug").into()])
+}
+
 /// The images, and a sweep through containers of them. `arguments`: those of images.py.
 pub fn images(arguments: &[OsString]) -> Result {
     for (name, package) in [

@@ -55,16 +55,21 @@ pub fn run() -> Result {
         install("ip", "iproute2")?;
         deployment::namespaces(None)?;
     }
+    step("deployment: a sweep through it, in containers of the images");
+    if namespaces {
+        deployment::containers()?;
+    }
     step("done");
     if !namespaces {
         println!(
-            "NOT RUN: cargo xtask namespaces, the sweep on five hosts (BAKEOFF_SKIP_NAMESPACES=1)"
+            "NOT RUN: cargo xtask namespaces and images, the sweeps on five hosts and in containers \
+             (BAKEOFF_SKIP_NAMESPACES=1)"
         );
     }
     Ok(())
 }
 
-/// Whether to run the sweep on five hosts. Asked first, so that nobody waits for every other test
+/// Whether to run the sweeps on five hosts and in containers. Asked first, so that nobody waits for every other test
 /// to learn that it cannot run.
 fn with_namespaces() -> Result<bool> {
     if env::var_os("BAKEOFF_SKIP_NAMESPACES").is_some_and(|value| value == "1") {
@@ -72,10 +77,10 @@ fn with_namespaces() -> Result<bool> {
     }
     program("unshare").args(["--net", "true"]).output().map_err(|error| {
         format!(
-            "the sweep on five hosts cannot run here: it needs root and the right to make network \
-             namespaces.\n\
+            "the sweeps on five hosts and in containers cannot run here: they need root and the \
+             right to make network namespaces.\n\
              Run as root (in a container: with CAP_SYS_ADMIN and CAP_NET_ADMIN), or set \
-             BAKEOFF_SKIP_NAMESPACES=1 to leave it out.\n{error}"
+             BAKEOFF_SKIP_NAMESPACES=1 to leave them out.\n{error}"
         )
     })?;
     Ok(true)
