@@ -1,8 +1,8 @@
-//! Finds the commit of this build: `BAKEOFF_COMMIT` where it is set (images, release tarballs), else what
-//! git says of the checkout. A source tree without git has none.
+//! Finds the commit of this build: `BAKEOFF_COMMIT` where it is set (images, release archives), else
+//! what git says of the checkout. A source tree without git has none.
 //!
-//! Only optimised builds ask git, because every commit and every edit changes the answer, and what depends on
-//! it is compiled anew. The figures of a debug build are nobody's results.
+//! Only optimised builds ask git, because every commit and every edit changes the answer, and what
+//! depends on it is compiled anew. The figures of a debug build are nobody's results.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,12 @@ fn main() {
     println!("cargo::rerun-if-env-changed=BAKEOFF_COMMIT");
     println!("cargo::rerun-if-changed=build.rs");
     let version = env!("CARGO_PKG_VERSION");
-    let given = env::var("BAKEOFF_COMMIT").ok().filter(|commit| !commit.is_empty());
+    let mut given = env::var("BAKEOFF_COMMIT").ok().filter(|commit| !commit.is_empty());
+    if let Some(commit) = &mut given
+        && commit.len() == 40
+    {
+        commit.truncate(12);
+    }
     let optimised = env::var("PROFILE").is_ok_and(|profile| profile == "release");
     let build = match given.or_else(|| optimised.then(ask_git).flatten()) {
         Some(commit) => {

@@ -11,6 +11,8 @@ import tempfile
 SUITE = platform.freedesktop_os_release().get("VERSION_CODENAME", "bookworm")
 RUNTIME = f"localhost/bakeoff-base/debian:{SUITE}"
 RUST = f"localhost/bakeoff-base/rust:1.95.0-{SUITE}"
+CUDA = "localhost/bakeoff-base/cuda:13.0-devel"
+CUDA_RUNTIME = "localhost/bakeoff-base/cuda:13.0-runtime"
 # As in the image `rust`.
 RUSTUP = {"RUSTUP_HOME": "/usr/local/rustup", "CARGO_HOME": "/usr/local/cargo"}
 PATH = "/usr/local/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -88,6 +90,25 @@ def rust():
             for key, value in {**RUSTUP, "PATH": PATH}.items():
                 container.config("--env", f"{key}={value}")
     return RUST
+
+
+def cuda(toolkit):
+    """Stands in for nvidia/cuda:*-devel: `toolkit` is what cuda-toolchain.sh laid out."""
+    if not exists(CUDA):
+        with Container(runtime(), CUDA) as container:
+            container.run("sh", "-euc", "apt-get update -qq && apt-get install -y -qq --no-install-recommends " + " ".join(COMPILERS))
+            container.unpack(toolkit, "/usr/local/cuda", leave_out=["./env", "./cudaforge"])
+            container.config("--env", f"PATH=/usr/local/cuda/bin:{PATH}")
+    return CUDA
+
+
+def cuda_runtime(toolkit):
+    """Stands in for nvidia/cuda:*-runtime: the libraries alone."""
+    if not exists(CUDA_RUNTIME):
+        with Container(runtime(), CUDA_RUNTIME) as container:
+            container.unpack(toolkit / "lib", "/usr/local/cuda/lib64", leave_out=["./stubs", "*.a"])
+            container.config("--env", "LD_LIBRARY_PATH=/usr/local/cuda/lib64")
+    return CUDA_RUNTIME
 
 
 def server(name, program):

@@ -53,14 +53,26 @@ def cache():
     return folder
 
 
+def cuda_toolkit():
+    folder = pathlib.Path(os.environ.get("BAKEOFF_CUDA_DIR") or pathlib.Path.home() / ".cache/bakeoff-cuda")
+    subprocess.run([REPOSITORY / ".dev/scripts/cuda-toolchain.sh", folder], check=True)
+    return folder
+
+
 def build(image):
-    """Every stage, from the working tree. What cargo made and fetched is kept outside the layers."""
+    """Every stage, from the working tree. What cargo made and fetched is kept outside the layers. The GPU worker is
+    built without FlashAttention, whose kernels take hours."""
     print(f"images: building {image}", flush=True)
     name, kept = f"localhost/bakeoff-test/{image}", cache()
     words = ["buildah", "build", "--isolation", "chroot", "--layers", "--tag", name]
     words += ["--volume", f"{kept}/target:/src/target", "--volume", f"{kept}/registry:/usr/local/cargo/registry"]
     words += ["--build-arg", f"RUST_IMAGE={bases.rust()}", "--build-arg", f"BAKEOFF_COMMIT={commit()}"]
-    words += ["--build-arg", f"RUNTIME_IMAGE={bases.runtime()}"]
+    if image == "worker-cuda":
+        toolkit = cuda_toolkit()
+        words += ["--build-arg", f"CUDA_IMAGE={bases.cuda(toolkit)}", "--build-arg", "FEATURES=cuda"]
+        words += ["--build-arg", f"RUNTIME_IMAGE={bases.cuda_runtime(toolkit)}"]
+    else:
+        words += ["--build-arg", f"RUNTIME_IMAGE={bases.runtime()}"]
     with tempfile.TemporaryDirectory() as context:
         tracked = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, check=True, capture_output=True).stdout
         for path in map(os.fsdecode, filter(None, tracked.split(b"\0"))):

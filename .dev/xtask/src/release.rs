@@ -1,4 +1,5 @@
-//! What is checked of a release before one is made: its workflows, and the licences of what it holds.
+//! What is checked of a release before one is made: its workflows, and the licences of what it
+//! holds.
 
 use std::path::PathBuf;
 

@@ -62,15 +62,15 @@ pub fn run() -> Result {
     step("done");
     if !namespaces {
         println!(
-            "NOT RUN: cargo xtask namespaces and images, the sweeps on five hosts and in containers \
-             (BAKEOFF_SKIP_NAMESPACES=1)"
+            "NOT RUN: cargo xtask namespaces and images, the sweeps on five hosts and in \
+             containers (BAKEOFF_SKIP_NAMESPACES=1)"
         );
     }
     Ok(())
 }
 
-/// Whether to run the sweeps on five hosts and in containers. Asked first, so that nobody waits for every other test
-/// to learn that it cannot run.
+/// Whether to run the sweeps on five hosts and in containers. Asked first, so that nobody waits for
+/// every other test to learn that they cannot run.
 fn with_namespaces() -> Result<bool> {
     if env::var_os("BAKEOFF_SKIP_NAMESPACES").is_some_and(|value| value == "1") {
         return Ok(false);

@@ -1,5 +1,5 @@
-//! Version and commit of this build. A crate of its own, so that a new commit compiles only the two programs
-//! anew, and not everything below them.
+//! Version and commit of this build. A crate of its own, so that a new commit compiles only the two
+//! programs anew, and not everything below them.
 
 /// The version in `Cargo.toml`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
