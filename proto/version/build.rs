@@ -1,5 +1,5 @@
-//! Finds the commit of this build: `BAKEOFF_COMMIT` where it is set (images, release archives), else
-//! what git says of the checkout. A source tree without git has none.
+//! Finds the commit of this build: `BAKEOFF_COMMIT` where it is set (images, release archives),
+//! else what git says of the checkout. A source tree without git has none.
 //!
 //! Only optimised builds ask git, because every commit and every edit changes the answer, and what
 //! depends on it is compiled anew. The figures of a debug build are nobody's results.

@@ -46,6 +46,11 @@ class Container:
     def run(self, *words):
         subprocess.run(["buildah", "run", "--isolation", "chroot", self.id, "--", *words], check=True)
 
+    def install(self, packages):
+        """Debian's packages."""
+        install = "apt-get install -y -qq --no-install-recommends " + " ".join(packages)
+        self.run("sh", "-euc", f"apt-get update -qq; DEBIAN_FRONTEND=noninteractive {install} >/dev/null")
+
     def unpack(self, folder, target="/", leave_out=()):
         """Copies a folder's contents, owners and links included."""
         root = pathlib.Path(buildah("mount", self.id) + target)
@@ -81,7 +86,7 @@ def rust():
         sysroot = subprocess.run(["rustc", "--print", "sysroot"], check=True, capture_output=True, text=True).stdout.strip()
         name = "1.95.0-x86_64-unknown-linux-gnu"
         with tempfile.NamedTemporaryFile("w") as settings, Container(runtime(), RUST) as container:
-            container.run("sh", "-euc", "apt-get update -qq && apt-get install -y -qq --no-install-recommends " + " ".join(COMPILERS))
+            container.install(COMPILERS)
             container.unpack(sysroot, f"/usr/local/rustup/toolchains/{name}", leave_out=["./share", "./lib/rustlib/src"])
             container.unpack(pathlib.Path(shutil.which("rustup") or home / ".cargo/bin/rustup").parent, "/usr/local/cargo/bin")
             settings.write(f'version = "12"\ndefault_toolchain = "{name}"\nprofile = "minimal"\n')
@@ -96,7 +101,7 @@ def cuda(toolkit):
     """Stands in for nvidia/cuda:*-devel: `toolkit` is what cuda-toolchain.sh laid out."""
     if not exists(CUDA):
         with Container(runtime(), CUDA) as container:
-            container.run("sh", "-euc", "apt-get update -qq && apt-get install -y -qq --no-install-recommends " + " ".join(COMPILERS))
+            container.install(COMPILERS)
             container.unpack(toolkit, "/usr/local/cuda", leave_out=["./env", "./cudaforge"])
             container.config("--env", f"PATH=/usr/local/cuda/bin:{PATH}")
     return CUDA
