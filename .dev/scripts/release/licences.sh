@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Writes the licences of what is linked into the programs; fails on one that about.toml does not accept.
 #
-#   .dev/scripts/release/licences.sh [OUT]    OUT: gets coordinator.txt, worker.txt, worker-cuda.txt;
-#                                             without it nothing is kept
+#   .dev/scripts/release/licences.sh [OUT [PROGRAM...]]
+#
+# OUT gets PROGRAM.txt; without it nothing is kept. PROGRAM: coordinator, which embeds a worker, worker or worker-cuda;
+# all by default.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 
@@ -11,17 +13,19 @@ tool=${BAKEOFF_TEST_CACHE:-$HOME/.cache/bakeoff}/cargo-about-$version
 [[ -x $tool/bin/cargo-about ]] ||
   cargo install cargo-about --quiet --locked --version "$version" --features cli --root "$tool"
 
-out=${1:-}
+[[ $# -gt 1 ]] || set -- "${1:-}" coordinator worker worker-cuda
+out=$1
 if [[ -z $out ]]; then
   out=$(mktemp -d)
   trap 'rm -rf "$out"' EXIT
 fi
 mkdir -p "$out"
-list() {
-  "$tool/bin/cargo-about" generate --locked --fail --manifest-path "$2/Cargo.toml" "${@:3}" \
-    --output-file "$out/$1.txt" deploy/third-party.hbs
-  echo "licences: $1: $(grep -c '^Used by:' "$out/$1.txt") texts"
-}
-list coordinator coordinator
-list worker worker
-list worker-cuda worker --features cuda,flash-attn
+for program in "${@:2}"; do
+  case $program in
+    coordinator | worker) features=(--manifest-path "$program/Cargo.toml") ;;
+    worker-cuda) features=(--manifest-path worker/Cargo.toml --features cuda,flash-attn) ;;
+    *) echo "licences: unknown program $program: expected coordinator, worker or worker-cuda" >&2 && exit 2 ;;
+  esac
+  "$tool/bin/cargo-about" generate --locked --fail "${features[@]}" --output-file "$out/$program.txt" deploy/third-party.hbs
+  echo "licences: $program: $(grep -c '^Used by:' "$out/$program.txt") texts"
+done

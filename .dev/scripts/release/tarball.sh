@@ -24,8 +24,8 @@ install -m 755 "$bin/coordinator" "$bin/worker" "$work/$name/"
 install -m 644 LICENSE NOTICE README.md CHANGELOG.md "$work/$name/"
 mkdir "$work/$name/sweeps"
 install -m 644 deploy/sweeps/*.toml "$work/$name/sweeps/"
-.dev/scripts/release/licences.sh "$work/licences"
 # The coordinator embeds a worker: its list holds the worker's.
+.dev/scripts/release/licences.sh "$work/licences" coordinator
 install -m 644 "$work/licences/coordinator.txt" "$work/$name/THIRD-PARTY.txt"
 
 .dev/scripts/release/syft.sh "$out/$name.spdx.json"
