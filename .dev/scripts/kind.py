@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Runs the README's chapter "Kubernetes" on a real cluster, as it stands: each command of its part for a laptop, in one
-shell, and what each prints against what the README shows. Then what a cluster does to a sweep: a worker is evicted, and
-the image is replaced, while sweeps run. Needs docker, kind, kubectl and `coordinator` on the PATH, and no cluster
-of kind's default name; the cluster stays, to be looked at.
+"""Runs the README's chapter "Kubernetes" on a real cluster, as it stands: each command of its part
+for a laptop, in one shell, and what each prints against what the README shows. Then what a cluster
+does to a sweep: a worker is evicted, and the image is replaced, while sweeps run. Needs docker,
+kind, kubectl and `coordinator` on the PATH, and no cluster of kind's default name; the cluster
+stays, to be looked at.
 
     kind.py            everything
     kind.py --list     the README's commands, nothing else
@@ -43,7 +44,8 @@ def commands():
 
 
 def shape(line):
-    """A line without what differs from run to run: names that the cluster makes up, times and rates."""
+    """A line without what differs from run to run: names that the cluster makes up, times and
+    rates."""
     line = re.sub(r"\b(bakeoff-\w+)(-[a-z0-9]{4,10}){1,2}(-\d+)?\b", r"\1-X", line)
     return re.sub(r"\b\d+\.\d+\b", "N", line.rstrip())
 
@@ -67,7 +69,12 @@ class Shell:
 
     def __init__(self):
         self.process = subprocess.Popen(
-            ["bash"], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            ["bash"],
+            cwd=REPOSITORY,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     def __enter__(self):
@@ -82,7 +89,9 @@ class Shell:
         background = command.endswith(" &")
         typed = f"{command[:-2]} >/dev/null 2>&1 &" if background else command
         # From /dev/null, since the shell's own input is the next command.
-        self.process.stdin.write(f"{{ {typed}\n}} </dev/null\nstatus=$?; echo; echo {MARK} $status\n")
+        self.process.stdin.write(
+            f"{{ {typed}\n}} </dev/null\nstatus=$?; echo; echo {MARK} $status\n"
+        )
         self.process.stdin.flush()
         lines = []
         for line in self.process.stdout:
@@ -117,18 +126,34 @@ def kubectl(*words, **options):
 def pods(selector="app.kubernetes.io/name=bakeoff-worker"):
     """Names of the workers that run and are to stay."""
     listed = json.loads(kubectl("get", "pods", "--selector", selector, "--output", "json"))["items"]
-    staying = [p for p in listed if p["status"]["phase"] == "Running" and "deletionTimestamp" not in p["metadata"]]
+    staying = [
+        p
+        for p in listed
+        if p["status"]["phase"] == "Running" and "deletionTimestamp" not in p["metadata"]
+    ]
     return {p["metadata"]["name"] for p in staying}
 
 
 def evict(pod):
     """By the eviction API, as a drain does."""
-    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": "bakeoff"}}
-    kubectl("create", "--raw", f"/api/v1/namespaces/bakeoff/pods/{pod}/eviction", "-f", "-", input=json.dumps(body))
+    body = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": pod, "namespace": "bakeoff"},
+    }
+    kubectl(
+        "create",
+        "--raw",
+        f"/api/v1/namespaces/bakeoff/pods/{pod}/eviction",
+        "-f",
+        "-",
+        input=json.dumps(body),
+    )
 
 
 def a_sweep_survives(shell, name, disturb):
-    """Starts the demo under a name, disturbs the cluster while a worker has a job, and waits for all twelve."""
+    """Starts the demo under a name, disturbs the cluster while a worker has a job, and waits for
+    all twelve."""
     shell.run(f"coordinator run --as {name} >{name}.out 2>{name}.err & {name}=$!")
     end = time.monotonic() + 60
     while "taken by" not in (REPOSITORY / f"{name}.err").read_text():
@@ -154,8 +179,13 @@ def eviction():
 
 def upgrade():
     """The same image under another tag: what a new release looks like to the cluster."""
-    image = kubectl("get", WORKERS, "--output", "jsonpath={.spec.template.spec.containers[0].image}")
-    for words in (["docker", "tag", image, f"{image}-next"], ["kind", "load", "docker-image", f"{image}-next"]):
+    image = kubectl(
+        "get", WORKERS, "--output", "jsonpath={.spec.template.spec.containers[0].image}"
+    )
+    for words in (
+        ["docker", "tag", image, f"{image}-next"],
+        ["kind", "load", "docker-image", f"{image}-next"],
+    ):
         subprocess.run(words, check=True)
     before = pods()
     kubectl("set", "image", WORKERS, f"worker={image}-next")
@@ -172,10 +202,15 @@ def main():
         for command, shown in commands():
             real = shell.run(command)
             if shown and not shows(shown, real):
-                raise Failed(f"`{command}` does not print what the README shows:\n" + "\n".join(shown))
+                raise Failed(
+                    f"`{command}` does not print what the README shows:\n" + "\n".join(shown)
+                )
         a_sweep_survives(shell, "evicted", eviction)
         a_sweep_survives(shell, "upgraded", upgrade)
-    print("\nkind: every command printed what the README shows; sweeps survived an eviction and an upgrade")
+    print(
+        "\nkind: every command printed what the README shows; "
+        "sweeps survived an eviction and an upgrade"
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""Base images made of Debian's packages and of what is on this machine, for where no registry can be asked: they take
-the place of the pinned ones by build argument. Kept by tag; podman image rm makes them anew."""
+"""Base images made of Debian's packages and of what is on this machine, for where no registry
+can be asked: they take the place of the pinned ones by build argument. Kept by tag; podman image
+rm makes them anew."""
 
 import pathlib
 import platform
@@ -21,7 +22,9 @@ CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
 
 def buildah(*words, **options):
-    return subprocess.run(["buildah", *words], check=True, stdout=subprocess.PIPE, text=True, **options).stdout.strip()
+    return subprocess.run(
+        ["buildah", *words], check=True, stdout=subprocess.PIPE, text=True, **options
+    ).stdout.strip()
 
 
 def exists(image):
@@ -44,19 +47,25 @@ class Container:
         buildah("rm", self.id)
 
     def run(self, *words):
-        subprocess.run(["buildah", "run", "--isolation", "chroot", self.id, "--", *words], check=True)
+        subprocess.run(
+            ["buildah", "run", "--isolation", "chroot", self.id, "--", *words], check=True
+        )
 
     def install(self, packages):
         """Debian's packages."""
         install = "apt-get install -y -qq --no-install-recommends " + " ".join(packages)
-        self.run("sh", "-euc", f"apt-get update -qq; DEBIAN_FRONTEND=noninteractive {install} >/dev/null")
+        self.run(
+            "sh", "-euc", f"apt-get update -qq; DEBIAN_FRONTEND=noninteractive {install} >/dev/null"
+        )
 
     def unpack(self, folder, target="/", leave_out=()):
         """Copies a folder's contents, owners and links included."""
         root = pathlib.Path(buildah("mount", self.id) + target)
         root.mkdir(parents=True, exist_ok=True)
         out = [f"--exclude={name}" for name in leave_out]
-        with subprocess.Popen(["tar", "-C", folder, *out, "-c", "."], stdout=subprocess.PIPE) as packed:
+        with subprocess.Popen(
+            ["tar", "-C", folder, *out, "-c", "."], stdout=subprocess.PIPE
+        ) as packed:
             subprocess.run(["tar", "-C", root, "-x"], stdin=packed.stdout, check=True)
         buildah("umount", self.id)
 
@@ -72,7 +81,11 @@ def runtime():
     if not exists(RUNTIME):
         with tempfile.TemporaryDirectory() as root, Container("scratch", RUNTIME) as container:
             include = "--include=ca-certificates,busybox"
-            subprocess.run(["debootstrap", "--variant=minbase", include, SUITE, root], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                ["debootstrap", "--variant=minbase", include, SUITE, root],
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
             container.unpack(root)
             # The registries that this machine reaches may have an authority of its own.
             container.copy(CERTIFICATES, CERTIFICATES)
@@ -83,12 +96,21 @@ def rust():
     """Stands in for the image `rust`: compilers, and this machine's toolchain."""
     if not exists(RUST):
         home = pathlib.Path.home()
-        sysroot = subprocess.run(["rustc", "--print", "sysroot"], check=True, capture_output=True, text=True).stdout.strip()
+        sysroot = subprocess.run(
+            ["rustc", "--print", "sysroot"], check=True, capture_output=True, text=True
+        ).stdout.strip()
         name = "1.95.0-x86_64-unknown-linux-gnu"
         with tempfile.NamedTemporaryFile("w") as settings, Container(runtime(), RUST) as container:
             container.install(COMPILERS)
-            container.unpack(sysroot, f"/usr/local/rustup/toolchains/{name}", leave_out=["./share", "./lib/rustlib/src"])
-            container.unpack(pathlib.Path(shutil.which("rustup") or home / ".cargo/bin/rustup").parent, "/usr/local/cargo/bin")
+            container.unpack(
+                sysroot,
+                f"/usr/local/rustup/toolchains/{name}",
+                leave_out=["./share", "./lib/rustlib/src"],
+            )
+            container.unpack(
+                pathlib.Path(shutil.which("rustup") or home / ".cargo/bin/rustup").parent,
+                "/usr/local/cargo/bin",
+            )
             settings.write(f'version = "12"\ndefault_toolchain = "{name}"\nprofile = "minimal"\n')
             settings.flush()
             container.copy(settings.name, "/usr/local/rustup/settings.toml")

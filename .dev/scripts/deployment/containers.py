@@ -1,5 +1,5 @@
-"""Services of deploy/compose.yaml as podman containers: image, user, read-only root, capabilities, volumes and variables
-as the file says them, on a network of their own with names."""
+"""Services of deploy/compose.yaml as podman containers: image, user, read-only root,
+capabilities, volumes and variables as the file says them, on a network of their own with names."""
 
 import os
 import pathlib
@@ -26,7 +26,8 @@ def interpolate(value, variables):
 
 
 class Containers:
-    """The services of a compose file whose relative paths lie in `folder`; all are gone at the end."""
+    """The services of a compose file whose relative paths lie in `folder`; all are gone at the
+    end."""
 
     def __init__(self, file, folder, images, variables):
         text = interpolate(pathlib.Path(file).read_text(), variables)
@@ -50,7 +51,14 @@ class Containers:
     def options(self, service):
         spec = self.services[service]
         # Podman adds writable folders to a read-only container, unless told not to.
-        words = ["--network", self.network, "--network-alias", service, *LIMITS, "--read-only-tmpfs=false"]
+        words = [
+            "--network",
+            self.network,
+            "--network-alias",
+            service,
+            *LIMITS,
+            "--read-only-tmpfs=false",
+        ]
         words += ["--user", spec["user"]]
         words += ["--read-only"] if spec.get("read_only") else []
         words += [f"--cap-drop={name}" for name in spec.get("cap_drop", [])]
@@ -66,7 +74,14 @@ class Containers:
 
     def start(self, service):
         self.started.append(service)
-        words = ["run", "--detach", "--log-driver=k8s-file", "--name", self.name(service), *self.options(service)]
+        words = [
+            "run",
+            "--detach",
+            "--log-driver=k8s-file",
+            "--name",
+            self.name(service),
+            *self.options(service),
+        ]
         podman(*words, self.images[service], *self.services[service].get("command", []))
 
     def run(self, service, *command, volume=None):
@@ -80,7 +95,15 @@ class Containers:
         state = self.inspect(service, "{{.State.Status}} {{.State.ExitCode}}")
         if not state.startswith("running"):
             raise Failed(f"{service} is {state}:\n{self.log(service)}")
-        return podman("exec", self.name(service), *self.services[service]["healthcheck"]["test"][1:], check=False).returncode == 0
+        return (
+            podman(
+                "exec",
+                self.name(service),
+                *self.services[service]["healthcheck"]["test"][1:],
+                check=False,
+            ).returncode
+            == 0
+        )
 
     def inspect(self, service, template):
         return podman("inspect", "--format", template, self.name(service)).stdout.strip()
@@ -92,8 +115,16 @@ class Containers:
     def confinement(self, service):
         """What the kernel says of a running service's first process."""
         process = pathlib.Path("/proc") / self.inspect(service, "{{.State.Pid}}")
-        status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines() if ":\t" in line)
-        [root] = [line.split() for line in (process / "mounts").read_text().splitlines() if line.split()[1] == "/"]
+        status = dict(
+            line.split(":\t", 1)
+            for line in (process / "status").read_text().splitlines()
+            if ":\t" in line
+        )
+        [root] = [
+            line.split()
+            for line in (process / "mounts").read_text().splitlines()
+            if line.split()[1] == "/"
+        ]
         return {
             "user": status["Uid"].split()[1],
             "capabilities": int(status["CapBnd"], 16) | int(status["CapEff"], 16),

@@ -1,12 +1,13 @@
-"""Builds the images of deploy/ with buildah, and runs deploy/compose.yaml's services from them as containers with podman:
-the demo sweep passes between broker, store, coordinator and worker, each without any right.
+"""Builds the images of deploy/ with buildah, and runs deploy/compose.yaml's services from them as
+containers with podman: the demo sweep passes between broker, store, coordinator and worker, each
+without any right.
 
     images.py [--programs DIR] [--build-only] --nats-server PATH --weed PATH [IMAGE...]
 
-IMAGE: coordinator, worker-cpu or worker-cuda; the first two by default. No registry is asked: the bases are made here
-(bases.py). --programs DIR builds the images' last stages alone around the programs of that folder, in seconds instead
-of the minutes that a release build takes. Needs root.
-"""
+IMAGE: coordinator, worker-cpu or worker-cuda; the first two by default. No registry is asked:
+the bases are made here (bases.py). --programs DIR builds the images' last stages alone around
+the programs of that folder, in seconds instead of the minutes that a release build takes. Needs
+root."""
 
 import argparse
 import csv
@@ -43,43 +44,69 @@ def expect(holds, what):
 
 def commit():
     words = ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
-    return subprocess.run(words, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        words, cwd=REPOSITORY, check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def cache():
-    folder = pathlib.Path(os.environ.get("BAKEOFF_TEST_CACHE") or pathlib.Path.home() / ".cache/bakeoff") / "images"
+    folder = (
+        pathlib.Path(os.environ.get("BAKEOFF_TEST_CACHE") or pathlib.Path.home() / ".cache/bakeoff")
+        / "images"
+    )
     for name in "target", "registry":
         (folder / name).mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def cuda_toolkit():
-    folder = pathlib.Path(os.environ.get("BAKEOFF_CUDA_DIR") or pathlib.Path.home() / ".cache/bakeoff-cuda")
+    folder = pathlib.Path(
+        os.environ.get("BAKEOFF_CUDA_DIR") or pathlib.Path.home() / ".cache/bakeoff-cuda"
+    )
     subprocess.run([REPOSITORY / ".dev/scripts/cuda-toolchain.sh", folder], check=True)
     return folder
 
 
 def build(image):
-    """Every stage, from the working tree. What cargo made and fetched is kept outside the layers. The GPU worker is
-    built without FlashAttention, whose kernels take hours."""
+    """Every stage, from the working tree. What cargo made and fetched is kept outside the
+    layers. The GPU worker is built without FlashAttention, whose kernels take hours."""
     print(f"images: building {image}", flush=True)
     name, kept = f"localhost/bakeoff-test/{image}", cache()
     words = ["buildah", "build", "--isolation", "chroot", "--layers", "--tag", name]
-    words += ["--volume", f"{kept}/target:/src/target", "--volume", f"{kept}/registry:/usr/local/cargo/registry"]
-    words += ["--build-arg", f"RUST_IMAGE={bases.rust()}", "--build-arg", f"BAKEOFF_COMMIT={commit()}"]
+    words += [
+        "--volume",
+        f"{kept}/target:/src/target",
+        "--volume",
+        f"{kept}/registry:/usr/local/cargo/registry",
+    ]
+    words += [
+        "--build-arg",
+        f"RUST_IMAGE={bases.rust()}",
+        "--build-arg",
+        f"BAKEOFF_COMMIT={commit()}",
+    ]
     if image == "worker-cuda":
         toolkit = cuda_toolkit()
-        words += ["--build-arg", f"CUDA_IMAGE={bases.cuda(toolkit)}", "--build-arg", "FEATURES=cuda"]
+        words += [
+            "--build-arg",
+            f"CUDA_IMAGE={bases.cuda(toolkit)}",
+            "--build-arg",
+            "FEATURES=cuda",
+        ]
         words += ["--build-arg", f"RUNTIME_IMAGE={bases.cuda_runtime(toolkit)}"]
     else:
         words += ["--build-arg", f"RUNTIME_IMAGE={bases.runtime()}"]
     with tempfile.TemporaryDirectory() as context:
-        tracked = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, check=True, capture_output=True).stdout
+        tracked = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=REPOSITORY, check=True, capture_output=True
+        ).stdout
         for path in map(os.fsdecode, filter(None, tracked.split(b"\0"))):
             if (REPOSITORY / path).is_file():
                 (pathlib.Path(context) / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(REPOSITORY / path, pathlib.Path(context) / path)
-        subprocess.run([*words, "--file", f"deploy/Dockerfile.{image}", "."], cwd=context, check=True)
+        subprocess.run(
+            [*words, "--file", f"deploy/Dockerfile.{image}", "."], cwd=context, check=True
+        )
     return name
 
 
@@ -97,11 +124,18 @@ def assemble(image, programs):
         shutil.copy2(bases.CERTIFICATES, built / "etc/ssl/certs")
         for file in "LICENSE", "NOTICE":
             shutil.copy2(REPOSITORY / file, licences / "src")
-        (licences / "src/THIRD-PARTY.txt").write_text("Made by the stage `licences`, which this build leaves out.\n")
+        (licences / "src/THIRD-PARTY.txt").write_text(
+            "Made by the stage `licences`, which this build leaves out.\n"
+        )
         (folder / "Dockerfile").write_text(f"ARG RUNTIME_IMAGE\n{last}")
         words = ["buildah", "build", "--isolation", "chroot", "--quiet", "--tag", name]
         words += ["--build-context", f"build={built}", "--build-context", f"licences={licences}"]
-        words += ["--build-arg", f"RUNTIME_IMAGE={bases.runtime()}", "--build-arg", f"BAKEOFF_COMMIT={commit()}"]
+        words += [
+            "--build-arg",
+            f"RUNTIME_IMAGE={bases.runtime()}",
+            "--build-arg",
+            f"BAKEOFF_COMMIT={commit()}",
+        ]
         subprocess.run([*words, str(folder)], check=True, stdout=subprocess.DEVNULL)
     return name
 
@@ -128,9 +162,15 @@ def run(images, folder):
             wait_until(f"{service} is healthy", lambda: containers.healthy(service))
         containers.start("worker-cpu")
 
-        builds = {image: containers.run(image, "--version")[1].strip() for image in ("coordinator", "worker-cpu")}
+        builds = {
+            image: containers.run(image, "--version")[1].strip()
+            for image in ("coordinator", "worker-cpu")
+        }
         code, told, log = containers.run("coordinator", "run")
-        expect(code == 0, f"coordinator run: exit code {code}\n{told}{log}\n{containers.log('worker-cpu')}")
+        expect(
+            code == 0,
+            f"coordinator run: exit code {code}\n{told}{log}\n{containers.log('worker-cpu')}",
+        )
         expect(f"demo: {CELLS} of {CELLS} done" in told, f"the sweep's last words: {told}")
 
         for service in containers.started:
@@ -140,23 +180,35 @@ def run(images, folder):
         out = folder / "out"
         out.mkdir()
         os.chown(out, USER, USER)
-        code, _, log = containers.run("coordinator", "export", "demo", "/out/demo", volume=f"{out}:/out")
+        code, _, log = containers.run(
+            "coordinator", "export", "demo", "/out/demo", volume=f"{out}:/out"
+        )
         expect(code == 0, f"coordinator export: exit code {code}\n{log}")
         [table] = out.rglob("demo_summary.csv")
         with open(table) as file:
             rows = list(csv.DictReader(file))
-        expect(len(rows) == CELLS and all(row["status"] == "done" for row in rows), f"{table}: {rows}")
+        expect(
+            len(rows) == CELLS and all(row["status"] == "done" for row in rows), f"{table}: {rows}"
+        )
 
         code = containers.stop("worker-cpu", GRACE_SECONDS)
         expect(code != 137, f"the worker did not end within {GRACE_SECONDS} s of SIGTERM")
     for image, build in builds.items():
         print(f"images: {image} says {build}")
-    print(f"images: {', '.join(containers.started)} ran as user {USER} with {', '.join(list(CONFINED)[1:])} as they should be")
-    print(f"images: demo: {len(rows)} of {CELLS} done, {time.monotonic() - begin:.0f} s from secrets to exit")
+    print(
+        f"images: {', '.join(containers.started)} ran as user {USER}, with a read-only root, "
+        "a seccomp filter, no capabilities and no new privileges"
+    )
+    print(
+        f"images: demo: {len(rows)} of {CELLS} done, "
+        f"{time.monotonic() - begin:.0f} s from secrets to exit"
+    )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("images", nargs="*", metavar="IMAGE", default=["coordinator", "worker-cpu"])
     parser.add_argument("--programs", type=pathlib.Path, metavar="DIR")
     parser.add_argument("--build-only", action="store_true")
@@ -166,13 +218,17 @@ def main():
     if unknown := [image for image in arguments.images if image not in PROGRAM]:
         parser.error(f"unknown image {unknown[0]}: expected one of {', '.join(PROGRAM)}")
     made = {
-        image: assemble(image, arguments.programs) if arguments.programs else build(image) for image in arguments.images
+        image: assemble(image, arguments.programs) if arguments.programs else build(image)
+        for image in arguments.images
     }
     if arguments.build_only:
         return
     if missing := {"coordinator", "worker-cpu"} - made.keys():
         parser.error(f"the sweep needs the image {missing.pop()} too, or --build-only")
-    made |= {"nats": bases.server("nats-server", arguments.nats_server), "store": bases.server("weed", arguments.weed)}
+    made |= {
+        "nats": bases.server("nats-server", arguments.nats_server),
+        "store": bases.server("weed", arguments.weed),
+    }
     with tempfile.TemporaryDirectory(prefix="bakeoff-images-") as folder:
         run(made, pathlib.Path(folder))
 

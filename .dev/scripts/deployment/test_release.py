@@ -1,4 +1,5 @@
-"""What can be told of a release before one is made: licences, toolchain, workflows and the script that tries a cluster."""
+"""What can be told of a release before one is made: licences, toolchain, workflows and the
+script that tries a cluster."""
 
 import contextlib
 import io
@@ -27,7 +28,10 @@ class Licences(unittest.TestCase):
         about, deny = toml("about.toml"), toml("deny.toml")
         self.assertEqual(set(about["accepted"]), set(deny["licenses"]["allow"]))
         exceptions = {e["crate"]: e["allow"] for e in deny["licenses"]["exceptions"]}
-        self.assertEqual({k: v["accepted"] for k, v in about.items() if isinstance(v, dict) and "accepted" in v}, exceptions)
+        self.assertEqual(
+            {k: v["accepted"] for k, v in about.items() if isinstance(v, dict) and "accepted" in v},
+            exceptions,
+        )
         self.assertEqual(about["targets"], deny["graph"]["targets"])
 
     def test_the_licence_is_the_one_that_the_workspace_declares(self):
@@ -48,13 +52,23 @@ class Pins(unittest.TestCase):
     def test_one_version_of_each_tool_and_one_toolchain(self):
         texts = [file.read_text() for file in DOCKERFILES]
         for tool in "cargo-chef", "cargo-about":
-            versions = {v for text in texts for v in re.findall(rf"cargo install {tool} .*--version (\S+)", text)}
+            versions = {
+                v
+                for text in texts
+                for v in re.findall(rf"cargo install {tool} .*--version (\S+)", text)
+            }
             self.assertEqual(len(versions), 1, f"{tool}: {versions}")
         toolchain = toml("rust-toolchain.toml")["toolchain"]["channel"]
-        images = {i for text in texts + [f.read_text() for f in FLOWS] for i in re.findall(r"\brust:\S+", text)}
+        images = {
+            i
+            for text in texts + [f.read_text() for f in FLOWS]
+            for i in re.findall(r"\brust:\S+", text)
+        }
         self.assertEqual(len(images), 1, images)
         self.assertIn(f"rust:{toolchain}-", images.pop())
-        self.assertTrue(toolchain.startswith(toml("Cargo.toml")["workspace"]["package"]["rust-version"]))
+        self.assertTrue(
+            toolchain.startswith(toml("Cargo.toml")["workspace"]["package"]["rust-version"])
+        )
 
 
 class Workflows(unittest.TestCase):
@@ -77,8 +91,16 @@ class Workflows(unittest.TestCase):
 
 class Kind(unittest.TestCase):
     def test_lines_are_compared_but_for_what_differs_from_run_to_run(self):
-        shown = ["job: taken by bakeoff-worker-7d9f8c6b54-x7x2f-1, 4 of 4 cells open", "...", "58 tokens in 0.1 s"]
-        real = ["job: taken by bakeoff-worker-5c9d8b7f66-2zx9q-1, 4 of 4 cells open", "more", "58 tokens in 1.7 s"]
+        shown = [
+            "job: taken by bakeoff-worker-7d9f8c6b54-x7x2f-1, 4 of 4 cells open",
+            "...",
+            "58 tokens in 0.1 s",
+        ]
+        real = [
+            "job: taken by bakeoff-worker-5c9d8b7f66-2zx9q-1, 4 of 4 cells open",
+            "more",
+            "58 tokens in 1.7 s",
+        ]
         self.assertTrue(kind.shows(shown, real))
         self.assertFalse(kind.shows(shown, [real[0], real[1], "57 tokens in 1.7 s"]))
         self.assertFalse(kind.shows(["a", "c"], ["a", "b", "c"]))
@@ -86,13 +108,19 @@ class Kind(unittest.TestCase):
     def test_the_commands_are_the_chapters(self):
         typed = [command for command, _ in kind.commands()]
         self.assertIn("kind create cluster", typed)
-        self.assertTrue(any(command.startswith("kubectl apply -k k8s/overlays/local") for command in typed))
-        self.assertFalse([command for command in typed if "$REGISTRY" in command], "these need a registry")
+        self.assertTrue(
+            any(command.startswith("kubectl apply -k k8s/overlays/local") for command in typed)
+        )
+        self.assertFalse(
+            [command for command in typed if "$REGISTRY" in command], "these need a registry"
+        )
 
     def test_a_shell_keeps_what_a_command_sets_and_ends_at_a_failure(self):
         with contextlib.redirect_stdout(io.StringIO()), kind.Shell() as shell:
             shell.run("export WORD=one")
-            self.assertEqual(shell.run("source <(echo OTHER=two); echo $WORD; echo $OTHER"), ["one", "two"])
+            self.assertEqual(
+                shell.run("source <(echo OTHER=two); echo $WORD; echo $OTHER"), ["one", "two"]
+            )
             with self.assertRaisesRegex(kind.Failed, "`false` ended with 1"):
                 shell.run("false")
 

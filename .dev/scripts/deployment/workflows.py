@@ -1,5 +1,6 @@
-"""Checks .github/workflows: each file against GitHub's schema, each action pinned by commit, and each step one command,
-which is a script of this repository or cargo, so that it can be tried elsewhere.
+"""Checks .github/workflows: each file against GitHub's schema, each action pinned by commit, and
+each step one command, which is a script of this repository or cargo, so that it can be tried
+elsewhere.
 
     workflows.py SCHEMA
 """
@@ -48,7 +49,11 @@ def command(run):
 def main():
     schema = json.loads(pathlib.Path(sys.argv[1]).read_text())
     files = sorted((REPOSITORY / ".github/workflows").glob("*.yml"))
-    found = [f"{file.name}: {problem}" for file in files for problem in problems(file.read_text(), schema)]
+    found = [
+        f"{file.name}: {problem}"
+        for file in files
+        for problem in problems(file.read_text(), schema)
+    ]
     sys.exit("\n".join(found) if found or not files else 0)
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Signs the files of a release and makes a draft of it, which a person publishes. The identity that signs is the
-# workflow's; cosign asks the runner for it.
+# Signs the files of a release and makes a draft of it, which a person publishes. The identity that
+# signs is the workflow's; cosign asks the runner for it.
 #
 #   .dev/scripts/release/publish.sh TAG DIST
 set -euo pipefail

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Fails unless a tag is the workspace's version, so that an archive never says another than its name.
+# Fails unless a tag is the workspace's version, so that an archive never says another than its
+# name.
 #
 #   .dev/scripts/release/tag.sh v1.2.3
 set -euo pipefail

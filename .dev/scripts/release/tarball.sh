@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# Makes a release archive for this machine's architecture: both programs, licences, README and sweeps, with a list of
-# what is inside (SPDX) and checksums beside it. The same sources give the same archive.
+# Makes a release archive for this machine's architecture: both programs, licences, README and
+# sweeps, with a list of what is inside (SPDX) and checksums beside it. The same sources give the
+# same archive.
 #
-#   .dev/scripts/release/tarball.sh OUT [BIN]    BIN: folder with ready programs, instead of a release build
+#   .dev/scripts/release/tarball.sh OUT [BIN]
+#
+# BIN: folder with ready programs, instead of a release build.
 #
 # BAKEOFF_COMMIT is what the programs say of themselves; without it, git is asked.
 set -euo pipefail
@@ -31,6 +34,9 @@ install -m 644 "$work/licences/coordinator.txt" "$work/$name/THIRD-PARTY.txt"
 .dev/scripts/release/syft.sh "$out/$name.spdx.json"
 # The time of the last commit; without git, the time of Cargo.lock.
 time=$(git log -1 --format=@%ct 2>/dev/null || stat -c @%Y Cargo.lock)
-tar --sort=name --mtime="$time" --owner=0 --group=0 --numeric-owner -C "$work" -c "$name" | gzip -n -9 >"$out/$name.tar.gz"
+tar --sort=name --mtime="$time" --owner=0 --group=0 --numeric-owner -C "$work" -c "$name" |
+  gzip -n -9 >"$out/$name.tar.gz"
 (cd "$out" && sha256sum "$name.tar.gz" "$name.spdx.json" >"$name.sha256")
-echo "tarball: $out/$name.tar.gz: $("$work/$name/coordinator" --version), $("$work/$name/worker" --version)"
+echo "tarball: $out/$name.tar.gz"
+"$work/$name/coordinator" --version
+"$work/$name/worker" --version
