@@ -10,7 +10,6 @@ import sys
 import tempfile
 import tomllib
 import unittest
-from unittest import mock
 
 import promql_parser
 import yaml
@@ -20,7 +19,6 @@ sys.path[:0] = [str(REPOSITORY / "k8s/test"), str(REPOSITORY / "deploy/test")]
 
 import checks
 import dockerfile
-import images
 from manifests import Manifests
 
 DEPLOY = REPOSITORY / "deploy"
@@ -72,11 +70,14 @@ class Images(unittest.TestCase):
             ("--locked --version 0.1.77", "--locked", "is not pinned"),
             ("cargo build --locked --release", "cargo build --release", "no locked release build"),
             (
-                "--features cuda,flash-attn\nCOPY",
+                "--features $FEATURES\nCOPY",
                 "--features cuda\nCOPY",
                 "other packages or features",
             ),
             ("cuda,flash-attn", "cuda,flash-attention", "no feature flash-attention"),
+            ("ARG FEATURES=cuda,flash-attn", "ARG FEATURES=cuda", "listed for other features"),
+            ("/src/NOTICE ", "", "holds no licences"),
+            ("image.revision", "image.version", "tells the commit"),
             ("USER 10001:10001\n", "", "runs as root"),
             ("USER 10001:10001\n", "USER 0:0\n", "runs as root"),
             ("WORKDIR /tmp\n", "RUN apt-get install curl\n", "runs or adds something"),
@@ -107,22 +108,6 @@ class Images(unittest.TestCase):
             [tag] = re.findall(r"-t (bakeoff/[\w:.-]+)", text)
             self.assertIn(tag, used)
             self.assertIn(f":{version}", tag)
-
-    def test_a_toolkit_stands_in_for_the_development_image(self):
-        stages = dockerfile.parse((DEPLOY / "Dockerfile.worker-cuda").read_text())
-        env = {"CUDA_COMPUTE_CAP": "80"}
-        with mock.patch.dict(os.environ, CUDA_HOME="/toolkit"):
-            for stage in dockerfile.chain(stages, "build"):
-                for rest in stage.all("ENV"):
-                    env |= images.variables(rest, env)
-        self.assertEqual(
-            env,
-            {
-                "CUDA_COMPUTE_CAP": "80",
-                "CUDA_HOME": "/toolkit",
-                "LIBRARY_PATH": "/toolkit/lib64/stubs",
-            },
-        )
 
     def test_the_user_is_the_one_of_the_pods(self):
         users = {

