@@ -5,6 +5,9 @@ use bakeoff_transport::store::StoreError;
 
 use crate::check::sandbox::SandboxError;
 use crate::collect::read::ReadError;
+use crate::kubernetes::bundle::BundleError;
+use crate::kubernetes::objects::NoImage;
+use crate::kubernetes::template::TemplateError;
 use crate::plan::PlanError;
 use crate::publish::DifferentPlan;
 use crate::sweep::SweepError;
@@ -65,4 +68,7 @@ fn is_input(cause: &(dyn std::error::Error + 'static)) -> bool {
         || cause.is::<SweepError>()
         || cause.is::<PlanError>()
         || cause.is::<DifferentPlan>()
+        || cause.is::<BundleError>()
+        || cause.is::<TemplateError>()
+        || cause.is::<NoImage>()
 }

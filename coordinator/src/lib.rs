@@ -18,6 +18,7 @@
 //! Around it:
 //! - [`commands`]: the command line, one file a command
 //! - [`connect`]: queue and store from flags and environment
+//! - [`kubernetes`]: a sweep as the Job that runs it in a cluster
 //! - `embedded` (feature): queue and worker inside this process
 //! - [`error`]: which error ends with which exit code
 
@@ -31,6 +32,7 @@ pub mod embedded;
 pub mod error;
 pub mod forecast;
 pub mod hub;
+pub mod kubernetes;
 pub mod plan;
 pub mod publish;
 pub mod quality;

@@ -173,10 +173,28 @@ class Observability(unittest.TestCase):
         self.assertGreater(len(names), 8)
         self.assertLessEqual({re.sub(r"_(bucket|sum|count)$", "", name) for name in names}, known)
 
+    def test_other_metrics_are_those_of_known_exporters(self):
+        """By their sources: kube-state-metrics, prometheus-nats-exporter 0.20, DCGM exporter, and for certificates
+        x509-certificate-exporter, cert-manager or the blackbox exporter."""
+        known = {
+            "kube_job_failed", "kube_pod_container_status_restarts_total",
+            "kube_statefulset_replicas", "kube_statefulset_status_replicas_ready",
+            "jetstream_consumer_num_pending", "jetstream_consumer_num_ack_pending",
+            "jetstream_server_max_storage", "jetstream_server_total_message_bytes", "DCGM_FI_DEV_XID_ERRORS",
+            "x509_cert_not_after", "certmanager_certificate_expiration_timestamp_seconds", "probe_ssl_earliest_cert_expiry",
+        }
+        used = {name for text in self.expressions() for name in re.findall(r"\b(?:kube|jetstream|DCGM|x509|certmanager|probe)_\w+", text)}
+        self.assertEqual(used, known)
+
+    def test_the_dashboard_shows_progress_queue_depth_and_phase(self):
+        titles = " ".join(panel["title"] for panel in self.dashboard["panels"])
+        for word in "Progress", "Queue depth", "phase":
+            self.assertIn(word, titles)
+
     def test_every_expression_is_promql(self):
         for text in self.expressions():
             # Grafana's variables, as it would fill them in.
-            promql_parser.parse(text.replace("$__rate_interval", "5m").replace("$namespace", ".*"))
+            promql_parser.parse(re.sub(r"\$__(rate_interval|range)", "5m", text).replace("$namespace", ".*"))
         with self.assertRaises(ValueError):
             promql_parser.parse("sum(rate(bakeoff_jobs_total[5m])")
 

@@ -3,6 +3,7 @@
 //! [`load`] turns a TOML file into a [`Sweep`] in which every default is filled in and every value
 //! has been checked. Nothing below this module sees an invalid sweep.
 
+pub mod files;
 mod models;
 mod prompts;
 pub mod rules;
