@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bakeoff_proto::ModelSource;
+use bakeoff_model::ModelSource;
 use bakeoff_proto::redact;
 use futures::future::join_all;
 use hf_hub::{HFClient, HFError};

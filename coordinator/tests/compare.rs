@@ -250,7 +250,7 @@ async fn unlike_fingerprints_are_refused_by_name_and_compared_when_named() {
             None
         }),
         ("format", |_, _, r| {
-            r.resolved.thinking = bakeoff_proto::Thinking::Off;
+            r.resolved.thinking = bakeoff_model::Thinking::Off;
             None
         }),
         ("generation", |_, _, r| {

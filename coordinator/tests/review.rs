@@ -11,7 +11,7 @@ use bakeoff_coordinator::review::{self, Review, Reviews, push};
 use bakeoff_proto::names;
 use bakeoff_transport::args::StoreArgs;
 use bakeoff_transport::store;
-use bakeoff_transport::test_servers::S3Server;
+use bakeoff_test_servers::S3Server;
 use common::Made;
 use futures::future::join_all;
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bakeoff_coordinator::check::sandbox::{Action, Bound, Ended, Exit, Sandbox};
 use bakeoff_coordinator::sweep::CheckSettings;
-use bakeoff_transport::test_servers::wait_until;
+use bakeoff_test_servers::wait_until;
 
 fn settings() -> CheckSettings {
     CheckSettings {

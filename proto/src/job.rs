@@ -5,7 +5,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{EngineSettings, GenerationSettings, ModelSpec, SCHEMA_VERSION, digest};
+use bakeoff_model::{EngineSettings, GenerationSettings, ModelSpec};
+use crate::{SCHEMA_VERSION, digest};
 
 /// A sweep's name, which is also its folder in the object store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]

@@ -1,8 +1,6 @@
 //! What the two sides of Bakeoff say to each other. Pure data and pure functions: no I/O, no async.
 //!
 //! Layout, along the data's way:
-//! - [`settings`]: how to generate and on which engine, as the sweep fixes it
-//! - [`model`]: which model, from where, formatted how
 //! - [`job`]: a cell (model × prompt × run) and a job (one model with its cells)
 //! - [`attempt`]: who holds a job, and when a job has been tried often enough
 //! - [`event`]: what a worker tells while it works (live display only)
@@ -10,8 +8,6 @@
 //! - [`telemetry`]: the columns of what was sampled meanwhile
 //! - [`failure`]: why a cell has no record, and whether trying again could help
 //! - [`document`]: the markdown file of one generation, written and read back
-//! - [`shape`]: a model's sizes from its `config.json`, and what follows from them
-//! - [`ledger`]: device memory by formula, checked before a byte is loaded
 //! - [`names`]: stream, subjects, buckets and object keys
 //! - [`digest`]: the hashes that identities are made of
 //! - [`redact`]: addresses as messages may show them
@@ -22,23 +18,16 @@ pub mod document;
 pub mod event;
 pub mod failure;
 pub mod job;
-pub mod ledger;
-pub mod model;
 pub mod names;
 pub mod record;
 pub mod redact;
-pub mod settings;
-pub mod shape;
 pub mod telemetry;
 
 pub use attempt::{Attempt, AttemptId, Claim, MAX_FRUITLESS_ATTEMPTS};
 pub use event::{JobEvent, JobPhase};
 pub use failure::{Disposition, Failure, FailureKind};
 pub use job::{Cell, CellId, Job, JobId, SweepName};
-pub use model::{Format, ModelSource, ModelSpec, Thinking};
 pub use record::{FinishReason, Metrics, MetricsRecord};
-pub use settings::{Dtype, EngineKind, EngineSettings, GenerationSettings, SamplingSource};
-pub use shape::{Architecture, ModelShape, ShapeError};
 
 /// Version of every JSON document this crate defines. A reader accepts its own version and older ones.
 pub const SCHEMA_VERSION: u32 = 1;

@@ -4,10 +4,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    AttemptId, CellId, EngineSettings, Format, GenerationSettings, JobId, ModelSource, SweepName,
-    Thinking,
-};
+use bakeoff_model::{EngineSettings, Format, GenerationSettings, ModelSource, Thinking};
+use crate::{AttemptId, CellId, JobId, SweepName};
 
 /// Why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]

@@ -7,7 +7,7 @@ pub use bakeoff_engine::load::DeviceChoice;
 use bakeoff_engine::load::{self, LoadOptions, Loaded};
 use bakeoff_engine::source::{self, SourceOptions};
 use bakeoff_engine::{Engine, EngineError, Request};
-use bakeoff_proto::settings::LoadFormat;
+use bakeoff_model::settings::LoadFormat;
 use bakeoff_proto::{Cell, FailureKind, Job};
 
 use crate::model::{Model, ModelFacts, Models, OnOpen, OnToken, OpenProgress, Output};

@@ -11,11 +11,9 @@ use bakeoff_engine::load::{DeviceChoice, LoadOptions, Loaded, load};
 use bakeoff_engine::request::Limits;
 use bakeoff_engine::source::{SourceOptions, resolve};
 use bakeoff_engine::{EngineError, Generation, Request, TokenEvent};
-use bakeoff_proto::settings::LoadFormat;
-use bakeoff_proto::{
-    Disposition, Dtype, EngineKind, EngineSettings, FailureKind, FinishReason, Format,
-    GenerationSettings, Metrics, ModelSource, SamplingSource, Thinking,
-};
+use bakeoff_model::settings::LoadFormat;
+use bakeoff_model::{Dtype, EngineKind, EngineSettings, Format, GenerationSettings, ModelSource, SamplingSource, Thinking};
+use bakeoff_proto::{Disposition, FailureKind, FinishReason, Metrics};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 

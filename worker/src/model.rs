@@ -6,7 +6,8 @@ use std::ops::ControlFlow;
 use bakeoff_engine::load::Effective;
 use bakeoff_engine::{EngineError, Footprint, Generation, Sampling, TokenEvent};
 use bakeoff_proto::record::OutputFacts;
-use bakeoff_proto::{Cell, Format, Job, Thinking};
+use bakeoff_model::{Format, Thinking};
+use bakeoff_proto::{Cell, Job};
 
 /// How far opening a model has come, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

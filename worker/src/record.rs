@@ -65,7 +65,7 @@ impl Parts<'_> {
             format!("temperature {}, top_p {}", sampling.temperature, sampling.top_p)
         };
         let revision = match &job.model.source {
-            bakeoff_proto::ModelSource::Hub { revision, .. } => revision.clone(),
+            bakeoff_model::ModelSource::Hub { revision, .. } => revision.clone(),
             _ => String::new(),
         };
         let header: Vec<HeaderRow> = vec![

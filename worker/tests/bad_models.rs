@@ -12,14 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bakeoff_engine::load::DeviceChoice;
-use bakeoff_proto::{
-    Cell, Dtype, EngineSettings, Failure, FailureKind, GenerationSettings, Job, MetricsRecord,
-    ModelSource, SweepName, names,
-};
+use bakeoff_model::{Dtype, EngineSettings, GenerationSettings, ModelSource};
+use bakeoff_proto::{Cell, Failure, FailureKind, Job, MetricsRecord, SweepName, names};
 use bakeoff_transport::queue::memory::MemoryQueue;
 use bakeoff_transport::queue::{JobQueue, QueueSettings};
 use bakeoff_transport::store;
-use bakeoff_transport::test_servers::jobs;
+use bakeoff_test_servers::jobs;
 use bakeoff_worker::engine_models::EngineModels;
 use bakeoff_worker::run::{Stop, WorkerConfig, serve};
 use bakeoff_worker::telemetry::Gpu;

@@ -7,11 +7,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bakeoff_proto::{EngineSettings, GenerationSettings, Job, MetricsRecord, ModelSource, names};
+use bakeoff_model::{EngineSettings, GenerationSettings, ModelSource};
+use bakeoff_proto::{Job, MetricsRecord, names};
 use bakeoff_transport::queue::nats::NatsQueue;
 use bakeoff_transport::queue::{JobQueue, QueueSettings};
 use bakeoff_transport::store;
-use bakeoff_transport::test_servers::{
+use bakeoff_test_servers::{
     Fault, NatsServer, Program, Proxy, S3Server, free_ports, jobs, wait_until,
 };
 use object_store::ObjectStore;

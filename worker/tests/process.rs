@@ -6,15 +6,13 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bakeoff_proto::{
-    Attempt, CellId, Dtype, EngineSettings, Failure, FailureKind, GenerationSettings, Job,
-    JobEvent, JobPhase, MetricsRecord, ModelSource, digest, names,
-};
+use bakeoff_model::{Dtype, EngineSettings, GenerationSettings, ModelSource};
+use bakeoff_proto::{Attempt, CellId, Failure, FailureKind, Job, JobEvent, JobPhase, MetricsRecord, digest, names};
 use bakeoff_transport::args::StoreArgs;
 use bakeoff_transport::queue::nats::NatsQueue;
 use bakeoff_transport::queue::{JobQueue, QueueSettings};
 use bakeoff_transport::store;
-use bakeoff_transport::test_servers::{self, Fault, NatsServer, Program, Proxy, S3Server, jobs};
+use bakeoff_test_servers::{Fault, NatsServer, Program, Proxy, S3Server, jobs};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::ObjectStore;
@@ -124,7 +122,7 @@ fn job(sweep: &str, model: &str, cells: u32) -> Job {
 }
 
 async fn until(what: &str, condition: impl AsyncFnMut() -> bool) {
-    test_servers::until(what, LIMIT, condition).await;
+    bakeoff_test_servers::until(what, LIMIT, condition).await;
 }
 
 async fn next(events: &mut BoxStream<'static, JobEvent>) -> JobEvent {

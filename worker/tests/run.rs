@@ -8,15 +8,13 @@ use std::time::{Duration, Instant};
 use bakeoff_engine::load::Effective;
 use bakeoff_engine::{EngineError, Footprint, Generation, Sampling, TokenEvent};
 use bakeoff_proto::record::OutputFacts;
-use bakeoff_proto::{
-    Cell, EngineSettings, Failure, FailureKind, FinishReason, Format, GenerationSettings, Job,
-    JobPhase, MetricsRecord, ModelSource, SCHEMA_VERSION, Thinking, digest, document, names,
-};
+use bakeoff_model::{EngineSettings, Format, GenerationSettings, ModelSource, Thinking};
+use bakeoff_proto::{Cell, Failure, FailureKind, FinishReason, Job, JobPhase, MetricsRecord, SCHEMA_VERSION, digest, document, names};
 use bakeoff_transport::queue::memory::MemoryQueue;
 use bakeoff_transport::queue::nats::NatsQueue;
 use bakeoff_transport::queue::{JobQueue, QueueSettings};
 use bakeoff_transport::store;
-use bakeoff_transport::test_servers::{self, Fault, NatsServer, Proxy, S3Server, jobs};
+use bakeoff_test_servers::{Fault, NatsServer, Proxy, S3Server, jobs};
 use bakeoff_worker::model::{Model, ModelFacts, Models, OnOpen, OnToken, OpenProgress, Output};
 use bakeoff_worker::run::{Served, Stop, WorkerConfig, WorkerError, serve};
 use bakeoff_worker::telemetry::Gpu;
@@ -200,7 +198,7 @@ impl RunningWorker {
 }
 
 async fn until(what: &str, condition: impl AsyncFnMut() -> bool) {
-    test_servers::until(what, LIMIT, condition).await;
+    bakeoff_test_servers::until(what, LIMIT, condition).await;
 }
 
 async fn emptied(queue: &dyn JobQueue, job: &Job) {

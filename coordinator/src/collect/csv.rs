@@ -3,7 +3,8 @@
 //! No field holds a line break, so that line-based tools can read it, and none that came from
 //! outside starts like a spreadsheet's formula.
 
-use bakeoff_proto::{Failure, Metrics, MetricsRecord, ModelSource};
+use bakeoff_model::{ModelSource};
+use bakeoff_proto::{Failure, Metrics, MetricsRecord};
 
 use super::{Collected, Row};
 use crate::check::{self, Check, CheckReport};

@@ -12,7 +12,8 @@ mod upgrade;
 
 use std::collections::BTreeMap;
 
-use bakeoff_proto::{CellId, EngineKind, Failure, FailureKind, JobId, MetricsRecord};
+use bakeoff_model::{EngineKind};
+use bakeoff_proto::{CellId, Failure, FailureKind, JobId, MetricsRecord};
 
 use crate::plan::Plan;
 

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use bakeoff_proto::{ModelSource, SweepName};
+use bakeoff_model::{ModelSource};
+use bakeoff_proto::{SweepName};
 use object_store::ObjectStore;
 use serde::Serialize;
 

@@ -1,8 +1,8 @@
 //! Configurations of models, where they can be had without a network: those that the default
 //! sweep names are inside the program, those of a folder are read from it.
 
-use bakeoff_proto::ModelSource;
-use bakeoff_proto::shape::ModelShape;
+use bakeoff_model::ModelSource;
+use bakeoff_model::shape::ModelShape;
 
 const KNOWN: [(&str, &[u8]); 5] = [
     (

@@ -7,9 +7,10 @@ mod text;
 
 use std::collections::BTreeMap;
 
-use bakeoff_proto::ledger::{DeviceMemory, Ledger};
-use bakeoff_proto::shape::ModelShape;
-use bakeoff_proto::{Cell, CellId, Job, MetricsRecord, ModelSource};
+use bakeoff_model::ledger::{DeviceMemory, Ledger};
+use bakeoff_model::shape::ModelShape;
+use bakeoff_model::{ModelSource};
+use bakeoff_proto::{Cell, CellId, Job, MetricsRecord};
 
 use crate::plan::Plan;
 use gpus::Gpu;

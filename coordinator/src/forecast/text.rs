@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use bakeoff_proto::ModelSource;
+use bakeoff_model::ModelSource;
 
 use super::{Device, Forecast, JobForecast, PREDICTED_EFFICIENCY, Tpot};
 use crate::plan::{Plan, PlannedJob};

@@ -6,10 +6,8 @@ mod difference;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bakeoff_proto::job::run_seed;
-use bakeoff_proto::{
-    Cell, CellId, EngineSettings, Format, Job, ModelSource, ModelSpec, SCHEMA_VERSION, names,
-    newer_schema,
-};
+use bakeoff_model::{EngineSettings, Format, ModelSource, ModelSpec};
+use bakeoff_proto::{Cell, CellId, Job, SCHEMA_VERSION, names, newer_schema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -264,7 +262,7 @@ fn file_stems(models: &[Model]) -> Vec<String> {
             let stem = short(model);
             match uses[&stem.to_lowercase()] {
                 1 => stem,
-                _ => names::file_token(model.name.trim_start_matches(['/', '.'])),
+                _ => bakeoff_model::spec::file_token(model.name.trim_start_matches(['/', '.'])),
             }
         })
         .collect()

@@ -4,9 +4,8 @@ use std::path::Path;
 use bakeoff_proto::record::{
     DeviceFacts, DocumentRef, Fingerprint, MemoryFacts, OutputFacts, Resolved,
 };
-use bakeoff_proto::{
-    AttemptId, CellId, FinishReason, Format, Metrics, MetricsRecord, SCHEMA_VERSION, Thinking,
-};
+use bakeoff_model::{Format, Thinking};
+use bakeoff_proto::{AttemptId, CellId, FinishReason, Metrics, MetricsRecord, SCHEMA_VERSION};
 
 use super::model::Measure;
 use super::*;

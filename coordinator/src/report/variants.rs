@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bakeoff_proto::{FinishReason, MetricsRecord, ModelSource};
+use bakeoff_model::{ModelSource};
+use bakeoff_proto::{FinishReason, MetricsRecord};
 
 use super::measures;
 use super::model::{CellFacts, Measure, Variant};

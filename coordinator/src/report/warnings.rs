@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bakeoff_proto::settings::LoadFormat;
+use bakeoff_model::settings::LoadFormat;
 
 use super::build::variant_name;
 use super::model::{CellFacts, Measure, Variant, Warning};

@@ -1,8 +1,8 @@
 //! Sizing: which GPU holds which model, for how many users, how fast at best. Predicted from sizes
 //! and bandwidths, never measured, and labelled so.
 
-use bakeoff_proto::ledger::GPU_RESERVE_BYTES;
-use bakeoff_proto::{Dtype, ModelShape};
+use bakeoff_model::ledger::GPU_RESERVE_BYTES;
+use bakeoff_model::{Dtype, ModelShape};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -13,7 +13,8 @@ mod suite;
 
 use std::path::{Path, PathBuf};
 
-use bakeoff_proto::{EngineSettings, Format, GenerationSettings, ModelSource, SweepName, Thinking};
+use bakeoff_model::{EngineSettings, Format, GenerationSettings, ModelSource, Thinking};
+use bakeoff_proto::{SweepName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use bakeoff_proto::model::BUILTIN_MODELS;
-use bakeoff_proto::{Format, ModelSource, Thinking};
+use bakeoff_model::spec::BUILTIN_MODELS;
+use bakeoff_model::{Format, ModelSource, Thinking};
 
 use super::settings::{self, Base};
 use super::{Model, Section, SweepError, check_id, nearest, shorten};
@@ -82,7 +82,7 @@ fn read_one(
 }
 
 fn display_id(source: &ModelSource) -> String {
-    bakeoff_proto::ModelSpec {
+    bakeoff_model::ModelSpec {
         source: source.clone(),
         format: Format::Auto,
         thinking: Thinking::Auto,

@@ -1,7 +1,8 @@
 //! `[generation]`, `[engine]` and `[queue]`, and the same settings as overrides of one model.
 
-use bakeoff_proto::settings::LoadFormat;
-use bakeoff_proto::{Dtype, EngineKind, EngineSettings, GenerationSettings, SamplingSource, names};
+use bakeoff_model::settings::LoadFormat;
+use bakeoff_model::{Dtype, EngineKind, EngineSettings, GenerationSettings, SamplingSource};
+use bakeoff_proto::{names};
 
 use super::{Section, SweepError};
 

@@ -48,7 +48,7 @@ pub fn read(
                 shorten(&task.entry_point)
             )));
         }
-        let id = format!("{}-{}", template.id, bakeoff_proto::names::file_token(&task.task_id));
+        let id = format!("{}-{}", template.id, bakeoff_model::spec::file_token(&task.task_id));
         if prompts.iter().any(|prompt| prompt.id == id) {
             return Err(wrong(format!("task \"{}\" is there twice", shorten(&task.task_id))));
         }

@@ -81,7 +81,7 @@ engine = { engine = "reference" }
     assert_eq!(second.generation.max_new_tokens, 7);
     assert_eq!(second.thinking, Thinking::Off);
     assert_eq!(second.gpu_class, "nvidia-h100-80gb-hbm3");
-    assert!(second.engines.iter().all(|e| e.dtype == bakeoff_proto::Dtype::F32));
+    assert!(second.engines.iter().all(|e| e.dtype == bakeoff_model::Dtype::F32));
     assert_eq!(second.engines.len(), 2);
     assert_eq!(third.engines.len(), 1);
     assert_eq!(third.generation.top_p, Some(1.0));

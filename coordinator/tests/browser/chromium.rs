@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use bakeoff_transport::test_servers::{axe_core, wait_until};
+use bakeoff_test_servers::{axe_core, wait_until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tungstenite::{Message, WebSocket};

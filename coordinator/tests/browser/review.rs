@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use bakeoff_coordinator::review::CRITERIA;
-use bakeoff_transport::test_servers::wait_until;
+use bakeoff_test_servers::wait_until;
 use serde_json::json;
 
 use super::chromium::Page;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use bakeoff_transport::test_servers::{Authority, NatsServer, S3Server, free_ports};
+use bakeoff_test_servers::{Authority, NatsServer, S3Server, free_ports};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use nkeys::KeyPair;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bakeoff_proto::JobPhase;
-use bakeoff_transport::test_servers::{Program, wait_until};
+use bakeoff_test_servers::{Program, wait_until};
 use serde_json::json;
 
 use super::bench::Bench;

@@ -5,7 +5,7 @@ use std::path::Path;
 use bakeoff_proto::{JobEvent, JobPhase, SweepName};
 use bakeoff_transport::queue::JobQueue;
 use bakeoff_transport::queue::nats::NatsQueue;
-use bakeoff_transport::test_servers::until;
+use bakeoff_test_servers::until;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 

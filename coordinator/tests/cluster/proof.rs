@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bakeoff_proto::{CellId, JobPhase, names};
 use bakeoff_transport::store;
-use bakeoff_transport::test_servers::{Program, S3Server};
+use bakeoff_test_servers::{Program, S3Server};
 use object_store::ObjectStore;
 
 use super::bench::Bench;

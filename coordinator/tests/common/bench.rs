@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use bakeoff_transport::queue::nats::NatsQueue;
-use bakeoff_transport::test_servers::{NatsServer, Program};
+use bakeoff_test_servers::{NatsServer, Program};
 use tempfile::TempDir;
 
 use super::programs::{Ended, coordinator, run, worker};

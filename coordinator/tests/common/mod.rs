@@ -12,10 +12,8 @@ use bakeoff_coordinator::{publish, sweep};
 use bakeoff_proto::record::{
     DeviceFacts, DocumentRef, Fingerprint, MemoryFacts, OutputFacts, Resolved,
 };
-use bakeoff_proto::{
-    AttemptId, Cell, Failure, FailureKind, FinishReason, Format, Job, Metrics, MetricsRecord,
-    SCHEMA_VERSION, Thinking, digest, document, names,
-};
+use bakeoff_model::{Format, Thinking};
+use bakeoff_proto::{AttemptId, Cell, Failure, FailureKind, FinishReason, Job, Metrics, MetricsRecord, SCHEMA_VERSION, digest, document, names};
 use bakeoff_transport::queue::JobQueue;
 use bakeoff_transport::store;
 use object_store::ObjectStore;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use bakeoff_transport::test_servers::{Program, program_beside};
+use bakeoff_test_servers::{Program, program_beside};
 use serde_json::Value;
 
 /// Every wait ends by its condition; this only bounds a test that fails.

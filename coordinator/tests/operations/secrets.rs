@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use bakeoff_transport::store;
-use bakeoff_transport::test_servers::{NatsServer, S3Server, free_ports};
+use bakeoff_test_servers::{NatsServer, S3Server, free_ports};
 use nkeys::KeyPair;
 
 use super::loopback_hub::{Hub, State};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use bakeoff_transport::test_servers::S3Server;
+use bakeoff_test_servers::S3Server;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::programs::{coordinator, run};

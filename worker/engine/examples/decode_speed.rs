@@ -12,7 +12,7 @@ use bakeoff_engine::{
     load::{DeviceChoice, LoadOptions, load},
     source::{ModelFiles, WeightFiles},
 };
-use bakeoff_proto::{Dtype, EngineKind, EngineSettings, settings::LoadFormat};
+use bakeoff_model::{Dtype, EngineKind, EngineSettings, settings::LoadFormat};
 
 /// HuggingFaceTB/SmolLM2-135M-Instruct, as its page on the hub gives it.
 const SMOLLM2_135M: &str = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 576,

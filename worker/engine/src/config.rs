@@ -1,9 +1,7 @@
 //! One configuration for every architecture: what differs between them is a field, not a file.
 
-use bakeoff_proto::{
-    FailureKind,
-    shape::{Fields, ModelShape, ShapeError},
-};
+use bakeoff_model::{shape::{Fields, ModelShape, ShapeError}};
+use bakeoff_proto::{FailureKind};
 
 use crate::{EngineError, rope::Rope};
 
@@ -46,7 +44,7 @@ impl ModelConfig {
 
 impl From<ShapeError> for EngineError {
     fn from(error: ShapeError) -> Self {
-        let kind: FailureKind = error.kind();
+        let kind = FailureKind::of_shape(&error);
         Self::new(kind, error.to_string())
     }
 }

@@ -6,10 +6,8 @@ use std::{
     time::Instant,
 };
 
-use bakeoff_proto::{
-    Dtype, EngineKind, EngineSettings, FailureKind,
-    ledger::{DeviceMemory, DoesNotFit, Ledger},
-};
+use bakeoff_model::{Dtype, EngineKind, EngineSettings, ledger::{DeviceMemory, DoesNotFit, Ledger}};
+use bakeoff_proto::{FailureKind};
 use candle_core::Device;
 
 use crate::{

@@ -3,7 +3,7 @@
 
 use std::f64::consts::TAU;
 
-use bakeoff_proto::shape::{Architecture, Fields, ModelShape, ShapeError};
+use bakeoff_model::shape::{Architecture, Fields, ModelShape, ShapeError};
 
 /// How positions become angles.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,9 +10,8 @@ use bakeoff_engine::{
     load::{DeviceChoice, LoadOptions, Loaded, load},
     source::{ModelFiles, WeightFiles},
 };
-use bakeoff_proto::{
-    Dtype, EngineKind, EngineSettings, FailureKind, FinishReason, settings::LoadFormat,
-};
+use bakeoff_model::{Dtype, EngineKind, EngineSettings, settings::LoadFormat};
+use bakeoff_proto::{FailureKind, FinishReason};
 use half::bf16;
 use safetensors::{Dtype as Stored, SafeTensors, tensor::TensorView};
 
@@ -268,7 +267,7 @@ fn dummy_weights_need_no_files_and_repeat() {
 #[test]
 fn a_generation_says_what_it_read() {
     let config = std::fs::read(golden("qwen3-moe").join("config.json")).expect("config.json");
-    let shape = bakeoff_proto::ModelShape::from_config_json(&config).expect("a shape");
+    let shape = bakeoff_model::ModelShape::from_config_json(&config).expect("a shape");
     let weights = WeightFiles::Paths(vec![golden("qwen3-moe").join("model.safetensors")]);
     let files = ModelFiles { config, ..files(weights) };
     let mut loaded = try_load(&files, &options()).expect("it loads");

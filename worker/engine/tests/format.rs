@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use bakeoff_engine::format::tokenizer::{TextTokenizer, TokenizerConfig};
 use bakeoff_engine::format::{Formatter, Prompt};
 use bakeoff_engine::source::{ModelFiles, WeightFiles};
-use bakeoff_proto::{FailureKind, FinishReason, Format, Thinking};
+use bakeoff_model::{Format, Thinking};
+use bakeoff_proto::{FailureKind, FinishReason};
 use proptest::prelude::*;
 
 fn goldens(path: &str) -> PathBuf {

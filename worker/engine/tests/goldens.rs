@@ -11,7 +11,8 @@ use bakeoff_engine::{
     load::{DeviceChoice, LoadOptions, load},
     source::{ModelFiles, WeightFiles},
 };
-use bakeoff_proto::{Dtype, EngineKind, EngineSettings, FailureKind, FinishReason};
+use bakeoff_model::{Dtype, EngineKind, EngineSettings};
+use bakeoff_proto::{FailureKind, FinishReason};
 use safetensors::SafeTensors;
 use serde_json::Value;
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 use bakeoff_engine::EngineError;
 use bakeoff_engine::source::hub::HubSettings;
 use bakeoff_engine::source::{ModelFiles, SourceOptions, WeightFiles, resolve};
-use bakeoff_proto::{FailureKind, ModelSource};
+use bakeoff_model::{ModelSource};
+use bakeoff_proto::{FailureKind};
 use loopback_hub::{COMMIT, Hub, State};
 
 fn resolve_from(hub: &Hub, revision: &str, offline: bool) -> Result<ModelFiles, EngineError> {

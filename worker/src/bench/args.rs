@@ -7,7 +7,7 @@ use bakeoff_engine::{
     load::DeviceChoice,
     source::{ModelFiles, WeightFiles},
 };
-use bakeoff_proto::{Dtype, EngineKind, EngineSettings, settings::LoadFormat};
+use bakeoff_model::{Dtype, EngineKind, EngineSettings, settings::LoadFormat};
 
 /// Measures the engine alone on a model's shapes.
 #[derive(Debug, Clone, clap::Args)]

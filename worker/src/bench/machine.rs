@@ -36,7 +36,7 @@ impl Machine {
     #[cfg(feature = "cuda")]
     fn gpu(args: &BenchArgs, ordinal: usize) -> anyhow::Result<Self> {
         use bakeoff_engine::fused::{device::Gpu, measure};
-        let gpu = Gpu::open(ordinal, &bakeoff_proto::EngineSettings::default())?;
+        let gpu = Gpu::open(ordinal, &bakeoff_model::EngineSettings::default())?;
         let (name, driver) = gpu.names();
         let mut gemm_tflop_s = BTreeMap::new();
         for prompt in &args.prompt_tokens {

@@ -7,7 +7,7 @@ use bakeoff_engine::{
     Engine, Generation, Request, Sampling,
     load::{Effective, LoadOptions, load},
 };
-use bakeoff_proto::{EngineKind, settings::LoadFormat, shape::ModelShape};
+use bakeoff_model::{EngineKind, settings::LoadFormat, shape::ModelShape};
 use serde::Serialize;
 
 use super::{

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use bakeoff_transport::test_servers::NatsServer;
+use bakeoff_test_servers::NatsServer;
 use serde_json::Value;
 
 use crate::loopback_hub::{Hub, TOKEN};

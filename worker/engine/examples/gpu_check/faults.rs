@@ -3,7 +3,8 @@
 use std::{ops::ControlFlow, path::Path};
 
 use bakeoff_engine::fused::device::open_device;
-use bakeoff_proto::{EngineSettings, FailureKind, FinishReason};
+use bakeoff_model::{EngineSettings};
+use bakeoff_proto::{FailureKind, FinishReason};
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
 use safetensors::SafeTensors;

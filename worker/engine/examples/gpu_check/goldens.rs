@@ -10,7 +10,8 @@ use bakeoff_engine::{
     fused::FusedEngine,
     load::{self, DeviceChoice},
 };
-use bakeoff_proto::{Dtype, EngineKind, FailureKind};
+use bakeoff_model::{Dtype, EngineKind};
+use bakeoff_proto::{FailureKind};
 use safetensors::SafeTensors;
 use serde_json::Value;
 

@@ -4,7 +4,7 @@
 use std::{ops::ControlFlow, path::Path};
 
 use bakeoff_engine::{EngineError, config::ModelConfig, load::load as load_any};
-use bakeoff_proto::{Dtype, EngineKind};
+use bakeoff_model::{Dtype, EngineKind};
 use safetensors::SafeTensors;
 
 use crate::tools::{Checks, MOST, arbitrary_ids, errors, files, load, options, rows};

@@ -10,7 +10,7 @@ use bakeoff_engine::{
     source::{ModelFiles, WeightFiles},
     weights::Checkpoint,
 };
-use bakeoff_proto::EngineSettings;
+use bakeoff_model::EngineSettings;
 
 /// Our error may be so many times that of the peer in BF16.
 pub const MOST: f64 = 1.5;

@@ -1,6 +1,7 @@
 //! What a model's own files say about sampling and about where a text ends.
 
-use bakeoff_proto::{FailureKind, GenerationSettings, SamplingSource};
+use bakeoff_model::{GenerationSettings, SamplingSource};
+use bakeoff_proto::{FailureKind};
 use serde::Deserialize;
 
 use crate::{EngineError, Sampling};

@@ -19,7 +19,8 @@ use std::collections::BTreeMap;
 
 use bakeoff_proto::digest::sha256_hex;
 use bakeoff_proto::record::OutputFacts;
-use bakeoff_proto::{FailureKind, FinishReason, Format, GenerationSettings, Thinking};
+use bakeoff_model::{Format, GenerationSettings, Thinking};
+use bakeoff_proto::{FailureKind, FinishReason};
 use minijinja::Value;
 
 use crate::source::ModelFiles;

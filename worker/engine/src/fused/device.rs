@@ -3,7 +3,8 @@
 use std::{ffi::c_void, sync::Arc};
 
 use bakeoff_kernels::{DevicePtr, KernelError, Launcher};
-use bakeoff_proto::{EngineSettings, FailureKind, ledger::DeviceMemory};
+use bakeoff_model::{EngineSettings, ledger::DeviceMemory};
+use bakeoff_proto::{FailureKind};
 use candle_core::{CudaDevice, Device};
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 

@@ -1,6 +1,7 @@
 //! What the kernels need to know of a model beside its weights, and what they cannot do.
 
-use bakeoff_proto::{FailureKind, shape::ModelShape};
+use bakeoff_model::{shape::ModelShape};
+use bakeoff_proto::{FailureKind};
 
 use crate::EngineError;
 
@@ -200,7 +201,7 @@ mod tests {
         assert!(says(&ModelShape { hidden_size: 2044, ..base.clone() }).contains("2044"));
         assert!(says(&ModelShape { vocab_size: 300_000, ..base.clone() }).contains("300000"));
         let expert = base.experts.clone().expect("a mixture of experts");
-        let experts = Some(bakeoff_proto::shape::ExpertShape { experts: 256, ..expert });
+        let experts = Some(bakeoff_model::shape::ExpertShape { experts: 256, ..expert });
         let wide = ModelShape { hidden_size: 16_384, experts, ..base.clone() };
         assert!(says(&wide).contains("shared memory"));
         let mut wide = base;

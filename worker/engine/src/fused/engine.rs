@@ -3,7 +3,7 @@
 use std::{ops::ControlFlow, time::Instant};
 
 use bakeoff_kernels::DecodeState;
-use bakeoff_proto::{Dtype, EngineSettings};
+use bakeoff_model::{Dtype, EngineSettings};
 
 use super::{
     attention::PrefillAttention,

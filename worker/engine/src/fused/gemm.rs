@@ -3,7 +3,8 @@
 use std::{ffi::c_int, sync::Arc};
 
 use bakeoff_kernels::DevicePtr;
-use bakeoff_proto::{EngineSettings, FailureKind};
+use bakeoff_model::{EngineSettings};
+use bakeoff_proto::{FailureKind};
 use candle_core::{CudaDevice, cuda};
 use cudarc::cublas::{CudaBlas, result, sys};
 use half::bf16;

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use bakeoff_proto::{Dtype, EngineSettings, FailureKind, ledger::Ledger};
+use bakeoff_model::{Dtype, EngineSettings, ledger::Ledger};
+use bakeoff_proto::{FailureKind};
 
 use super::{
     FusedEngine, FusedModel,

@@ -1,7 +1,7 @@
 //! Where every weight lies on the device: one allocation, in it the fused matrices that the kernels
 //! want, and for each stored tensor the rows it fills. Pure arithmetic.
 
-use bakeoff_proto::shape::ModelShape;
+use bakeoff_model::shape::ModelShape;
 
 /// Bytes of a BF16 value.
 const ELEMENT: usize = 2;
@@ -187,7 +187,7 @@ impl Builder {
 
 #[cfg(test)]
 mod tests {
-    use bakeoff_proto::Dtype;
+    use bakeoff_model::Dtype;
 
     use super::*;
 

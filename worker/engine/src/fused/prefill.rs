@@ -8,7 +8,7 @@ use bakeoff_kernels::{
     grouped::{CombineRows, ExpertPlan, GroupedDown, GroupedGateUp, RouterRows, SortByExpert},
     rows::{AddNormRows, EmbedRows, QkvRows, SiluMulRows},
 };
-use bakeoff_proto::ledger::{ATTENTION_BLOCK_ROWS, PREFILL_CHUNK_TOKENS};
+use bakeoff_model::ledger::{ATTENTION_BLOCK_ROWS, PREFILL_CHUNK_TOKENS};
 use candle_core::{DType, Tensor};
 use half::bf16;
 

@@ -1,6 +1,6 @@
 //! Grouped-query attention over a cache that is allocated once.
 
-use bakeoff_proto::{ledger::ATTENTION_BLOCK_ROWS, shape::ModelShape};
+use bakeoff_model::{ledger::ATTENTION_BLOCK_ROWS, shape::ModelShape};
 use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::layers::{Linear, RmsNorm};

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use bakeoff_proto::{Dtype, shape::ModelShape};
+use bakeoff_model::{Dtype, shape::ModelShape};
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::{

@@ -15,7 +15,7 @@ mod layers;
 
 use std::ops::ControlFlow;
 
-use bakeoff_proto::Dtype;
+use bakeoff_model::Dtype;
 use candle_core::Device;
 
 use crate::{
@@ -32,7 +32,7 @@ use decoder::Decoder;
 /// Prompt tokens that pass at once: enough to keep the matrix products busy, few enough that
 /// progress is told and a stop is heard in the middle of a long prompt.
 const CHUNK_TOKENS_CPU: usize = 256;
-const CHUNK_TOKENS_GPU: usize = bakeoff_proto::ledger::PREFILL_CHUNK_TOKENS;
+const CHUNK_TOKENS_GPU: usize = bakeoff_model::ledger::PREFILL_CHUNK_TOKENS;
 
 /// A loaded reference model with its cache.
 pub struct Reference {

@@ -7,7 +7,7 @@ pub mod hub;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use bakeoff_proto::ModelSource;
+use bakeoff_model::ModelSource;
 
 use crate::EngineError;
 use hub::HubSettings;

@@ -8,7 +8,7 @@ mod models;
 
 use std::ops::ControlFlow;
 
-use bakeoff_proto::Dtype;
+use bakeoff_model::Dtype;
 use candle_core::{DType, Device, Tensor};
 use candle_transformers::{
     generation::{LogitsProcessor, Sampling as Draw},

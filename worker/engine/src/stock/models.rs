@@ -2,10 +2,8 @@
 
 use std::collections::HashMap;
 
-use bakeoff_proto::{
-    Dtype, FailureKind,
-    shape::{Architecture, ModelShape},
-};
+use bakeoff_model::{Dtype, shape::{Architecture, ModelShape}};
+use bakeoff_proto::{FailureKind};
 use candle_core::{DType, Device, Result, Shape, Tensor};
 use candle_nn::{Activation, Init, VarBuilder, var_builder::SimpleBackend};
 use candle_transformers::models::{llama, qwen2, qwen3, qwen3_moe};

@@ -12,7 +12,8 @@ pub mod plan;
 
 use std::collections::HashMap;
 
-use bakeoff_proto::{Dtype, FailureKind, digest, settings::LoadFormat, shape::ModelShape};
+use bakeoff_model::{Dtype, settings::LoadFormat, shape::ModelShape};
+use bakeoff_proto::{FailureKind, digest};
 use candle_core::{Device, Tensor};
 use half::bf16;
 

@@ -1,7 +1,7 @@
 //! Which tensors a model has, and where each goes: several projections that read the same input
 //! share one buffer, so that an engine streams them in one product.
 
-use bakeoff_proto::shape::ModelShape;
+use bakeoff_model::shape::ModelShape;
 
 /// A buffer of weights as the engines use it; layers count from 0. Matrices are `[rows, columns]`
 /// with a row for each output.

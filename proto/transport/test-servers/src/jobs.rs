@@ -1,8 +1,7 @@
 //! Jobs as a coordinator would publish them, for queues and workers under test.
 
-use bakeoff_proto::{
-    Cell, EngineSettings, Format, GenerationSettings, Job, ModelSource, ModelSpec, Thinking, names,
-};
+use bakeoff_model::{EngineSettings, Format, GenerationSettings, ModelSource, ModelSpec, Thinking};
+use bakeoff_proto::{Cell, Job, names};
 
 /// Run `run` of a prompt, seeded by its number. Gets its id in [`job`].
 pub fn cell(run: u32, prompt: &str, generation: GenerationSettings) -> Cell {

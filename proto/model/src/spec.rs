@@ -77,9 +77,20 @@ impl ModelSpec {
     pub fn file_stem(&self) -> String {
         let id = self.display_id();
         let last = id.trim_end_matches('/').rsplit(['/', ':']).next().unwrap_or_default();
-        let stem = crate::names::file_token(last);
+        let stem = file_token(last);
         if stem.is_empty() { "model".to_owned() } else { stem }
     }
+}
+
+/// Any string as part of a file name: letters, digits, `.`, `_` and `-` stay, the rest becomes `_`.
+/// Never `.` or `..`, never empty unless the input is made of dots alone.
+pub fn file_token(text: &str) -> String {
+    let token: String = text
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' })
+        .take(96)
+        .collect();
+    token.trim_matches('.').to_owned()
 }
 
 #[cfg(test)]
@@ -98,5 +109,7 @@ mod tests {
         assert_eq!(spec(builtin).file_stem(), "tiny-qwen2");
         let path = ModelSource::Path { path: "/models/..".into() };
         assert_eq!(spec(path).file_stem(), "model");
+        assert_eq!(file_token("../../etc/passwd"), "_.._etc_passwd");
+        assert_eq!(file_token(".."), "");
     }
 }

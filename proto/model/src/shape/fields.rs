@@ -3,7 +3,6 @@
 use serde_json::{Map, Value};
 
 use super::Architecture;
-use crate::FailureKind;
 
 /// Why a `config.json` cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,17 +28,6 @@ pub enum ShapeError {
 
 fn supported() -> String {
     Architecture::ALL.map(Architecture::class_name).join(", ")
-}
-
-impl ShapeError {
-    pub fn kind(&self) -> FailureKind {
-        match self {
-            Self::NotJson(_) | Self::Missing(_) | Self::Bad { .. } => FailureKind::BadConfig,
-            Self::UnknownArchitecture { .. } => FailureKind::UnknownArchitecture,
-            Self::Quantised { .. } => FailureKind::Quantised,
-            Self::Unsupported { .. } => FailureKind::Unsupported,
-        }
-    }
 }
 
 /// The object at the top of a `config.json`, or one inside it.

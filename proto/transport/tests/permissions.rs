@@ -9,14 +9,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event, ServerError};
-use bakeoff_proto::{
-    Attempt, AttemptId, EngineSettings, GenerationSettings, Job, JobEvent, JobPhase, ModelSource,
-    SweepName,
-};
+use bakeoff_model::{EngineSettings, GenerationSettings, ModelSource};
+use bakeoff_proto::{Attempt, AttemptId, Job, JobEvent, JobPhase, SweepName};
 use bakeoff_transport::args::NatsArgs;
 use bakeoff_transport::queue::nats::NatsQueue;
 use bakeoff_transport::queue::{JobQueue, Published, QueueError, QueueSettings};
-use bakeoff_transport::test_servers::{NatsServer, jobs, until};
+use bakeoff_test_servers::{NatsServer, jobs, until};
 use futures::StreamExt;
 use tempfile::TempDir;
 use tokio::sync::mpsc;

@@ -9,8 +9,8 @@ use tempfile::TempDir;
 
 use super::process::Process;
 use super::{START_TIMEOUT, fetch, free_ports, wait_until};
-use crate::args::{StaticCredentials, StoreArgs};
-use crate::store;
+use bakeoff_transport::args::{StaticCredentials, StoreArgs};
+use bakeoff_transport::store;
 
 const READY_KEY: &str = ".ready";
 

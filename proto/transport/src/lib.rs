@@ -6,11 +6,8 @@
 //! - [`env`]: the standard environment variables that both programs obey
 //! - [`logging`]: logs and traces of both programs; one trace a job, across the queue
 //! - [`store`]: opens an object store, and creates objects so that a race has one winner
-//! - `test_servers` (feature `test-servers`): a real nats-server and a real S3 server for tests
 pub mod args;
 pub mod env;
 pub mod logging;
 pub mod queue;
 pub mod store;
-#[cfg(feature = "test-servers")]
-pub mod test_servers;

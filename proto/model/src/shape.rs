@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     fn shape(name: &str) -> ModelShape {
-        let path = format!("{}/../deploy/models/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{}/../../deploy/models/{name}.json", env!("CARGO_MANIFEST_DIR"));
         ModelShape::from_config_json(&std::fs::read(&path).expect(&path)).expect(name)
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bakeoff_transport::args::{StaticCredentials, StoreArgs};
 use bakeoff_transport::store::{self, Created, StoreError, create_if_absent};
-use bakeoff_transport::test_servers::{Fault, Proxy, S3Server, free_ports};
+use bakeoff_test_servers::{Fault, Proxy, S3Server, free_ports};
 use bytes::Bytes;
 use futures::future::join_all;
 use object_store::ObjectStore;

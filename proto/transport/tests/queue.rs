@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use bakeoff_proto::{
-    Attempt, AttemptId, EngineSettings, GenerationSettings, Job, JobEvent, JobPhase, ModelSource,
-    SweepName,
-};
+use bakeoff_model::{EngineSettings, GenerationSettings, ModelSource};
+use bakeoff_proto::{Attempt, AttemptId, Job, JobEvent, JobPhase, SweepName};
 use bakeoff_transport::queue::memory::MemoryQueue;
 use bakeoff_transport::queue::nats::NatsQueue;
 use bakeoff_transport::queue::{
     Delivery, JobQueue, Published, QueueError, QueueSettings, Revision,
 };
-use bakeoff_transport::test_servers::{NatsServer, jobs};
+use bakeoff_test_servers::{NatsServer, jobs};
 use futures::StreamExt;
 
 const ACK_WAIT: Duration = Duration::from_secs(1);

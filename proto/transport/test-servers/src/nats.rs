@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::process::Process;
 use super::{START_TIMEOUT, fetch, free_ports, wait_until};
-use crate::args::NatsArgs;
+use bakeoff_transport::args::NatsArgs;
 
 /// A broker on loopback.
 pub struct NatsServer {
