@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-source ../deploy/test/venv.sh
+source ../.dev/scripts/deployment/venv.sh
 export KUBECTL=$venv/bin/kubectl
 
 # Combinations beside each component alone, in the order in which they are taken.
@@ -85,4 +85,4 @@ export BAKEOFF_TEST_SECRETS=$work/secrets.yaml BAKEOFF_TEST_CASES=$work/full PYT
 "$venv/bin/python" -m unittest discover --start-directory test --quiet
 # Images, compose file, dashboard and runbook, which must agree with the manifests.
 "$venv/bin/hadolint" ../deploy/Dockerfile.*
-"$venv/bin/python" -m unittest discover --start-directory ../deploy/test --quiet
+"$venv/bin/python" -m unittest discover --start-directory ../.dev/scripts/deployment --quiet

@@ -104,7 +104,7 @@ fn run(command: &mut Command) {
         Ok(output) => panic!("{shown} failed:\n{}", String::from_utf8_lossy(&output.stderr)),
         Err(error) => panic!(
             "{shown} could not be started ({error}); install a CUDA 13 toolkit, or run \
-             deploy/cuda-toolchain.sh and source the env file it names"
+             `cargo xtask cuda-toolchain` and source the env file it names"
         ),
     }
 }
