@@ -95,6 +95,14 @@ class Manifest(unittest.TestCase):
         rules = yaml.safe_load((REPOSITORY / "deploy/rules/bakeoff.yaml").read_text())
         self.assertEqual(rendered("monitoring").named("PrometheusRule", "bakeoff")["spec"], rules)
 
+    def test_every_alert_is_tried_and_is_silent_when_all_is_well(self):
+        groups = yaml.safe_load((REPOSITORY / "deploy/rules/bakeoff.yaml").read_text())["groups"]
+        alerts = {rule["alert"] for group in groups for rule in group["rules"]}
+        tests = yaml.safe_load((REPOSITORY / "k8s/test/alerts.yaml").read_text())["tests"]
+        tried = [(t["name"], a["alertname"], bool(a["exp_alerts"])) for t in tests for a in t["alert_rule_test"]]
+        self.assertEqual({alert for _, alert, fires in tried if fires}, alerts)
+        self.assertEqual({alert for name, alert, fires in tried if name == "all is well" and not fires}, alerts)
+
     def test_the_own_brokers_accounts_are_ours(self):
         values = yaml.safe_load((REPOSITORY / "k8s/components/own-nats/values.yaml").read_text())
         accounts = values["configMap"]["merge"]["data"]["accounts.conf"]

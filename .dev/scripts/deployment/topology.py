@@ -227,14 +227,14 @@ def the_demo_sweep_passes(topology):
         f"coordinator run: exit code {ended.returncode}\n{ended.stdout}{ended.stderr}",
     )
     the_readme_shows(ended)
-    kept = the_readme_exports(topology)
-    [table] = kept.rglob("demo_summary.csv")
+    kept = the_readme_goes_on(topology)
+    [table] = kept.rglob("second_summary.csv")
     with open(table) as file:
         rows = list(csv.DictReader(file))
     expect(len(rows) == CELLS and all(row["status"] == "done" for row in rows), f"{table}: {rows}")
     records = [json.loads(path.read_text()) for path in kept.rglob("metrics/*.json")]
     expect(len(records) == CELLS, f"{len(records)} records")
-    keys = [f"demo/{path.relative_to(kept)}" for path in kept.rglob("*") if path.is_file()]
+    keys = [f"second/{path.relative_to(kept)}" for path in kept.rglob("*") if path.is_file()]
     return f"{len(rows)} rows, all done", keys
 
 
@@ -258,7 +258,7 @@ def pod_logging():
 def the_readme_shows(ended):
     """The README's output of the coordinator is this one, but for figures and the worker's name."""
     shown = re.search(
-        r"\$ kubectl -n bakeoff logs --follow job/bakeoff-coordinator\n(.*?)\n\$", readme(), re.S
+        r"\$ kubectl -n bakeoff logs job/demo\n(.*?)\n```", readme(), re.S
     )[1]
     told, summary = shown.split("\n...\n")
     expect(
@@ -279,23 +279,20 @@ def the_readme_shows(ended):
         )
 
 
-def the_readme_exports(topology):
-    """The README's last commands, typed where its secrets are; nothing forwards a port here."""
-    command, shown = (
-        re.search(r"^\$ (source <.*\n)\$ (coordinator export .*)\n(.*)$", readme(), re.M)
-        .expand(r"\1\2\n\3")
-        .rsplit("\n", 1)
-    )
-    forwarded = "http://127.0.0.1:8333"
-    expect(
-        command.count(forwarded) == 1, f"README's export does not go through {forwarded}: {command}"
-    )
+def the_readme_goes_on(topology):
+    """The README's second sweep from one's own machine, typed where its secrets are; nothing forwards
+    a port here."""
+    block = re.search(r"^\$ export NATS_URL=.*?(?=^```)", readme(), re.M | re.S)[0]
+    commands = [line[2:] for line in block.splitlines() if line.startswith("$ ")]
+    shown = [line for line in block.splitlines() if not line.startswith("$ ") and line != "..."]
+    script = "\n".join(commands)
     network = topology.network
-    command = command.replace(
-        forwarded, f"http://{network.hosts['store']}:{network.ports.get(8333, 8333)}"
-    )
+    for service, forwarded, port in (("nats", "localhost:4222", 4222), ("store", "127.0.0.1:8333", 8333)):
+        expect(script.count(forwarded) == 1, f"README's commands do not go through {forwarded}")
+        there = f"{network.hosts[service]}:{network.ports.get(port, port)}"
+        script = script.replace(forwarded, there)
     ended = subprocess.run(
-        ["bash", "-euc", command],
+        ["bash", "-euc", script],
         cwd=topology.folder,
         env={"PATH": f"{topology.programs['coordinator'].parent}:{os.environ['PATH']}"},
         stdin=subprocess.DEVNULL,
@@ -303,12 +300,12 @@ def the_readme_exports(topology):
         text=True,
         timeout=120,
     )
-    expect(ended.returncode == 0, f"{command}: exit code {ended.returncode}\n{ended.stderr}")
+    expect(ended.returncode == 0, f"{script}: exit code {ended.returncode}\n{ended.stderr}")
     expect(
-        ended.stdout.strip() == shown,
+        ended.stdout.splitlines() == shown,
         f"README shows {shown!r}, and the coordinator said {ended.stdout!r}",
     )
-    return topology.folder / shown.split(" to ")[1]
+    return topology.folder / shown[-1].split(" to ")[1]
 
 
 def keda_can_read_the_queue(topology):
@@ -355,7 +352,7 @@ def the_cloud_policy_would_allow_it(keys):
         if "s3:PutObject" in statement["Action"]
         for resource in statement["Resource"]
     ]
-    coordinators = r"demo/(sweep\.json|report\.(md|html|json)|demo_summary\.csv)"
+    coordinators = r"second/(sweep\.json|report\.(md|html|json)|second_summary\.csv)"
     theirs = [key for key in keys if not re.fullmatch(coordinators, key)]
     for key in theirs:
         expect(
