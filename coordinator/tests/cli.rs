@@ -45,7 +45,7 @@ fn every_command_explains_itself_with_an_example() {
     insta::assert_snapshot!("help", text(&top.stdout));
     for command in [
         "run", "plan", "submit", "watch", "status", "cancel", "retry", "collect", "check",
-        "review", "compare", "export", "delete",
+        "review", "compare", "export", "delete", "k8s-job",
     ] {
         let help = coordinator(folder.path(), &[command, "--help"]);
         let shown = text(&help.stdout);

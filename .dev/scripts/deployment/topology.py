@@ -280,14 +280,17 @@ def the_readme_shows(ended):
 
 
 def the_readme_goes_on(topology):
-    """The README's second sweep from one's own machine, typed where its secrets are; nothing forwards
-    a port here."""
+    """The README's second sweep from one's own machine, typed where its secrets are; nothing
+    forwards a port here."""
     block = re.search(r"^\$ export NATS_URL=.*?(?=^```)", readme(), re.M | re.S)[0]
     commands = [line[2:] for line in block.splitlines() if line.startswith("$ ")]
     shown = [line for line in block.splitlines() if not line.startswith("$ ") and line != "..."]
     script = "\n".join(commands)
     network = topology.network
-    for service, forwarded, port in (("nats", "localhost:4222", 4222), ("store", "127.0.0.1:8333", 8333)):
+    for service, forwarded, port in (
+        ("nats", "localhost:4222", 4222),
+        ("store", "127.0.0.1:8333", 8333),
+    ):
         expect(script.count(forwarded) == 1, f"README's commands do not go through {forwarded}")
         there = f"{network.hosts[service]}:{network.ports.get(port, port)}"
         script = script.replace(forwarded, there)

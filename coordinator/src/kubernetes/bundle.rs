@@ -23,8 +23,12 @@ pub struct Bundle(Vec<File>);
 /// Why a sweep cannot be carried into a cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
-    #[error("{}: cannot be read", path.display())]
-    Read { path: PathBuf, #[source] source: std::io::Error },
+    #[error("{} cannot be read", .path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("the sweep is not TOML")]
     Toml(#[from] toml::de::Error),
     #[error(
@@ -37,8 +41,9 @@ pub enum BundleError {
     )]
     Model(String),
     #[error(
-        "sweep and files are {bytes} bytes, a ConfigMap holds {MAX_BYTES}; the largest is {largest}: \
-         submit the sweep from your machine through the broker's service (k8s/README.md)"
+        "sweep and files are {bytes} bytes, a ConfigMap holds {max}; the largest is {largest}: \
+         submit the sweep from your machine through the broker's service (k8s/README.md)",
+        max = MAX_BYTES
     )]
     TooLarge { bytes: usize, largest: String },
 }

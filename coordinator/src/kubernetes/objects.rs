@@ -134,14 +134,8 @@ fn push(value: &mut Value, key: &str, item: Value) {
 }
 
 /// The objects as `kubectl create -f -` reads them.
-pub fn print(objects: &[Value]) -> Result<String, serde_saphyr::ser::Error> {
+pub fn print(objects: &[Value]) -> Result<String, serde_saphyr::SerializeError> {
+    // Long lines stay whole: folded ones are hard to search.
     let options = serde_saphyr::ser_options! { folded_wrap_chars: usize::MAX };
-    let mut text = String::new();
-    for object in objects {
-        if !text.is_empty() {
-            text.push_str("---\n");
-        }
-        text.push_str(&serde_saphyr::to_string_with_options(object, options)?);
-    }
-    Ok(text)
+    serde_saphyr::to_string_multiple_with_options(objects, options)
 }
