@@ -34,6 +34,8 @@ WORKERS = ["worker-1", "worker-2"]
 HEALTH = 9090
 USER = 10001
 CELLS = 12
+# Seconds in which a worker that was told to stop must have ended: compose.yaml's stop_grace_period.
+GRACE = 60
 
 
 class Loopback:
@@ -181,21 +183,28 @@ class Topology:
 
     def start_workers(self):
         for name in WORKERS:
-            address = self.network.hosts[name]
-            if isinstance(self.network, Loopback):
-                with socket.create_server((address, 0)) as free:
-                    port = free.getsockname()[1]
-            else:
-                port = HEALTH
-            self.health[name] = f"http://{address}:{port}"
-            env = {
-                "BAKEOFF_HEALTH_ADDR": f"0.0.0.0:{port}",
-                "BAKEOFF_WORKER_NAME": name,
-                "BAKEOFF_DEVICE": "cpu",
-            }
-            self.processes.start(name, *self.program(name, "worker-cpu", **env))
-        for name, url in self.health.items():
-            wait_until(f"{name} is ready at {url}", lambda: self.ok(f"{url}/readyz"))
+            self.start_worker(name)
+        for name in WORKERS:
+            self.wait_for_worker(name)
+
+    def start_worker(self, name):
+        address = self.network.hosts[name]
+        if isinstance(self.network, Loopback):
+            with socket.create_server((address, 0)) as free:
+                port = free.getsockname()[1]
+        else:
+            port = HEALTH
+        self.health[name] = f"http://{address}:{port}"
+        env = {
+            "BAKEOFF_HEALTH_ADDR": f"0.0.0.0:{port}",
+            "BAKEOFF_WORKER_NAME": name,
+            "BAKEOFF_DEVICE": "cpu",
+        }
+        self.processes.start(name, *self.program(name, "worker-cpu", **env))
+
+    def wait_for_worker(self, name):
+        url = self.health[name]
+        wait_until(f"{name} is ready at {url}", lambda: self.ok(f"{url}/readyz"))
 
     def coordinator(self, *arguments, **more):
         words, env, prefix = self.program(
@@ -311,6 +320,39 @@ def the_readme_goes_on(topology):
     return topology.folder / shown[-1].split(" to ")[1]
 
 
+def workers_are_replaced_in_a_sweep(topology):
+    """What a Deployment does when a pod is evicted, and at an upgrade with each in turn: it is told
+    to stop, ends within its grace, and another takes its place. No cell is lost."""
+    demo = (REPOSITORY / "coordinator/src/demo.toml").read_text()
+    longer = demo.replace('name = "demo"', 'name = "third"').replace("runs = 2", "runs = 10")
+    sweep = topology.folder / "third.toml"
+    sweep.write_text(longer)
+    sweep.chmod(0o644)
+    words, env, prefix = topology.program("coordinator", "coordinator", ["run", str(sweep)])
+    coordinator = topology.processes.start("coordinator", words, env, prefix)
+
+    def said(text):
+        topology.processes.check_running()
+        return text in topology.processes.log("coordinator")
+
+    wait_until("the first cell of the third sweep is done", lambda: said(" done, "))
+    codes = []
+    for name in WORKERS:
+        pod = topology.processes.running[name]
+        pod.terminate()
+        codes.append(pod.wait(timeout=GRACE))
+        topology.start_worker(name)
+        topology.wait_for_worker(name)
+        expect(coordinator.poll() is None, "the sweep ended before the workers were replaced")
+    # 4: told to stop by a signal (a worker that says nothing of signals ends with 0).
+    expect(set(codes) <= {0, 4}, f"workers that were told to stop ended with {codes}")
+    ended = coordinator.wait(timeout=120)
+    cells = CELLS * 5
+    log = topology.processes.log("coordinator")
+    expect(ended == 0 and f"third: {cells} of {cells} done" in log, f"exit code {ended}:\n{log}")
+    return f"{cells} cells done, exit codes {codes}"
+
+
 def keda_can_read_the_queue(topology):
     """The figures that KEDA's scaler takes, where overlays/keda tells it to look: the monitoring
     port's account, stream and consumer, and of that the jobs waiting and in hand."""
@@ -373,6 +415,7 @@ def run(topology, passed):
     told, keys = the_demo_sweep_passes(topology)
     passed("the demo sweep passes", told)
     passed("the cloud policy would allow it", the_cloud_policy_would_allow_it(keys))
+    passed("workers are replaced in a sweep", workers_are_replaced_in_a_sweep(topology))
     passed("keda can read the queue", keda_can_read_the_queue(topology))
     passed("no other bucket opens", no_other_bucket_opens(topology))
 

@@ -4,7 +4,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use bakeoff_proto::{ModelSource, SweepName};
+use bakeoff_model::ModelSource;
+use bakeoff_proto::SweepName;
 use clap::Args;
 use serde_json::Value;
 

@@ -60,11 +60,8 @@ impl Bundle {
         // As many of the folder's own parents as the files climb: `../suites/a.jsonl` stays what it is.
         let climbs = named.files.iter().map(|name| climb(name)).max().unwrap_or(0);
         let inner = last_folders(folder, climbs);
-        let mut bundle = vec![File {
-            key: "sweep.toml".to_owned(),
-            path: below(&inner, "sweep.toml"),
-            text,
-        }];
+        let mut bundle =
+            vec![File { key: "sweep.toml".to_owned(), path: below(&inner, "sweep.toml"), text }];
         for (index, name) in named.files.into_iter().enumerate() {
             if Path::new(&name).is_absolute() {
                 return Err(BundleError::Absolute(name));

@@ -90,7 +90,9 @@ mod tests {
                 assert!(name.len() <= 63 - "-xxxxx".len(), "{name}");
             }
         }
-        assert!(name("qwen_codegen_outputs-flash").starts_with("bakeoff-qwen-codegen-outputs-flash-"));
+        assert!(
+            name("qwen_codegen_outputs-flash").starts_with("bakeoff-qwen-codegen-outputs-flash-")
+        );
     }
 
     #[test]

@@ -59,14 +59,15 @@ pub fn run_job(
     args.push(format!("{FOLDER}/{}", bundle.sweep()));
     let mut job = job(template, Role::Coordinator, identity, image, &args)?;
     let pod = &mut job["spec"]["template"]["spec"];
-    let items: Vec<_> = bundle
-        .files()
-        .iter()
-        .map(|file| json!({"key": file.key, "path": file.path}))
-        .collect();
-    push(pod, "volumes", json!({
-        "name": "sweep", "configMap": {"name": identity.name, "items": items},
-    }));
+    let items: Vec<_> =
+        bundle.files().iter().map(|file| json!({"key": file.key, "path": file.path})).collect();
+    push(
+        pod,
+        "volumes",
+        json!({
+            "name": "sweep", "configMap": {"name": identity.name, "items": items},
+        }),
+    );
     let container = container(pod, Role::Coordinator);
     let mount = json!({"name": "sweep", "mountPath": FOLDER, "readOnly": true});
     push(container, "volumeMounts", mount);
