@@ -38,8 +38,9 @@ fn install(requirement: &str, staging: &Path) -> Result {
     let requirements = staging.join("requirements.txt");
     fs::write(&requirements, requirement)?;
     program("python3")
-        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"])
-        .args(["--only-binary=:all:", "--require-hashes", "--target"])
+        .args(["-m", "pip", "install", "--quiet", "--root-user-action=ignore"])
+        .args(["--disable-pip-version-check", "--no-deps", "--only-binary=:all:"])
+        .args(["--require-hashes", "--target"])
         .arg(staging.join("tree"))
         .arg("--requirement")
         .arg(&requirements)
