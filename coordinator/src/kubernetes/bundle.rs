@@ -56,6 +56,9 @@ impl Bundle {
         if let Some(folder) = named.models.into_iter().find(|path| Path::new(path).is_relative()) {
             return Err(BundleError::Model(folder));
         }
+        if let Some(file) = named.files.iter().find(|path| Path::new(path).is_absolute()) {
+            return Err(BundleError::Absolute(file.clone()));
+        }
         let folder = sweep.parent().unwrap_or(Path::new(""));
         // As many of the folder's own parents as the files climb: `../suites/a.jsonl` stays what it is.
         let climbs = named.files.iter().map(|name| climb(name)).max().unwrap_or(0);
@@ -63,9 +66,6 @@ impl Bundle {
         let mut bundle =
             vec![File { key: "sweep.toml".to_owned(), path: below(&inner, "sweep.toml"), text }];
         for (index, name) in named.files.into_iter().enumerate() {
-            if Path::new(&name).is_absolute() {
-                return Err(BundleError::Absolute(name));
-            }
             let text = read(&folder.join(&name))?;
             bundle.push(File { key: key(index + 1, &name), path: below(&inner, &name), text });
         }

@@ -4,7 +4,7 @@ use bakeoff_proto::SweepName;
 use sha2::{Digest, Sha256};
 
 /// So that a Job's name, a suffix and what its pods' names add fit into a label's 63 characters.
-const MAX_SLUG: usize = 30;
+const MAX_SLUG: usize = 29;
 /// Longest suffix that tells a second Job of one sweep from the first.
 const MAX_SUFFIX: usize = 10;
 
