@@ -93,10 +93,16 @@ fn nothing_is_printed_of_what_could_not_run() {
     let said = refused(&[&invalid, "--image", IMAGE], "");
     assert!(said.contains("invalid.toml:") && said.contains("runs"), "{said}");
 
-    write("prompt.txt", &"x".repeat(1 << 20));
-    let sweep = "name = \"large\"\n[[prompts]]\nid = \"p\"\nfile = \"prompt.txt\"\n\
-                 [[models]]\nid = \"builtin:tiny-qwen2\"\n";
-    let large = write("large.toml", sweep);
+    // Each fits into a job's message, both together not into a ConfigMap.
+    write("prompt.txt", &"x".repeat(600 << 10));
+    let prompt = |id| format!("[[prompts]]\nid = \"{id}\"\nfile = \"{id}.txt\"\n");
+    write("other.txt", &"x".repeat(500 << 10));
+    let sweep = format!(
+        "name = \"large\"\n[queue]\ncells_per_job = 1\n{}{}[[models]]\nid = \"builtin:tiny-qwen2\"\n",
+        prompt("prompt"),
+        prompt("other"),
+    );
+    let large = write("large.toml", &sweep);
     let said = refused(&[&large, "--image", IMAGE], "");
     assert!(said.contains("a ConfigMap holds 1048576") && said.contains("prompt.txt"), "{said}");
 
