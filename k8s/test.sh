@@ -46,7 +46,8 @@ mkdir -p "$work/rendered/components" "$work/full" "$work/k8s"
 for overlay in overlays/*/; do
   "$KUBECTL" kustomize "$overlay" >"$work/rendered/$(basename "$overlay").yaml"
 done
-# A component is committed as what it changes in the base, which a person can read.
+# A component is committed as what it changes in the base, which a person can read. `registry` changes nothing
+# until somebody puts a registry there; .dev/scripts/deployment/test_deploy.py does so.
 cp -r base components "$work/k8s"
 mkdir "$work/k8s/case"
 for names in $(cd components && printf '%s\n' *) "${combinations[@]}"; do
@@ -58,7 +59,8 @@ for names in $(cd components && printf '%s\n' *) "${combinations[@]}"; do
   case=${names// /+}
   "$KUBECTL" kustomize "$work/k8s/case" >"$work/full/$case.yaml"
   diff -U1 --label base --label "$case" "$work/rendered/base.yaml" "$work/full/$case.yaml" \
-    >"$work/rendered/components/$case.diff" && { echo "k8s/components/$names changes nothing" >&2; exit 1; }
+    >"$work/rendered/components/$case.diff" && [[ $case != registry ]] &&
+    { echo "k8s/components/$names changes nothing" >&2; exit 1; }
 done
 if [[ ${1:-} == --update ]]; then
   rm -rf rendered

@@ -65,7 +65,7 @@ const QWEN: &str = "deploy/sweeps/qwen-codegen.toml";
 fn a_sweeps_objects_are_those_that_the_schemas_were_tried_on() {
     is_kept("sweep", &[QWEN, "--image", IMAGE]);
     is_kept("files", &["deploy/sweeps/bakeoff-ten.toml", "--image", IMAGE]);
-    is_kept("prefetch", &[QWEN, "--prefetch", "--image", "localhost/bakeoff/worker:0.1.0-cpu"]);
+    is_kept("prefetch", &[QWEN, "--prefetch", "--image", "localhost/bakeoff/worker-cpu:0.1.0"]);
     let local = "k8s/rendered/local.yaml";
     is_kept("rerun", &[DEMO, "--as", "demo_2", "--rerun", "2", "--template", local]);
 }

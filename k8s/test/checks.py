@@ -396,7 +396,7 @@ def workers_read_a_filled_cache(manifests):
             at = {m["name"]: m["mountPath"] for m in container["volumeMounts"]}
             if manifests.environment(container).get("HF_HOME") != at.get("models"):
                 yield f"{where(doc, container)}: HF_HOME is not the volume"
-            if not container["image"].partition("@")[0].endswith("-cpu"):
+            if not re.search(r"/worker-cpu[:@]", container["image"]):
                 yield f"{where(doc, container)}: {container['image']} is not the CPU image, which alone starts without a driver"
             if container.get("args", [""])[0] != "fetch":
                 yield f"{where(doc, container)} does not fetch"

@@ -222,7 +222,7 @@ MUTATIONS = [
     ("roles_are_not_shadowed_by_keys", "s3-role-irsa", lambda m: container(m, "Deployment", "bakeoff-worker")["envFrom"].append({"secretRef": {"name": "bakeoff-worker-s3"}}), "win over it"),
     ("roles_are_not_shadowed_by_keys", "eks", lambda m: container(m, "CronJob", "bakeoff-coordinator")["envFrom"].append({"secretRef": {"name": "bakeoff-coordinator-s3"}}), "win over it"),
     ("workers_read_a_filled_cache", "base", lambda m: container(m, "CronJob", "bakeoff-prefetch")["env"].pop(0), "HF_HOME"),
-    ("workers_read_a_filled_cache", "base", lambda m: container(m, "CronJob", "bakeoff-prefetch").update(image="registry.invalid/bakeoff/worker:0.1.0-cuda13"), "not the CPU image"),
+    ("workers_read_a_filled_cache", "base", lambda m: container(m, "CronJob", "bakeoff-prefetch").update(image="registry.invalid/bakeoff/worker-cuda:0.1.0"), "not the CPU image"),
     ("workers_read_a_filled_cache", "job prefetch", lambda m: container(m, "Job", m.kind("Job")[0]["metadata"]["name"])["args"].pop(0), "does not fetch"),
     ("workers_read_a_filled_cache", "base", lambda m: set_env(m, "HF_HUB_OFFLINE", "0"), "by surprise"),
     ("workers_read_a_filled_cache", "storage-node", lambda m: set_env(m, "HF_HUB_OFFLINE", "1"), "or never"),
