@@ -291,7 +291,7 @@ def the_readme_shows(ended):
 def the_readme_goes_on(topology):
     """The README's second sweep from one's own machine, typed where its secrets are; nothing
     forwards a port here."""
-    block = re.search(r"^\$ export NATS_URL=.*?(?=^```)", readme(), re.M | re.S)[0]
+    block = re.search(r"^\$ export NATS_URL=tls:.*?(?=^```)", readme(), re.M | re.S)[0]
     commands = [line[2:] for line in block.splitlines() if line.startswith("$ ")]
     shown = [line for line in block.splitlines() if not line.startswith("$ ") and line != "..."]
     script = "\n".join(commands)
@@ -324,7 +324,7 @@ def workers_are_replaced_in_a_sweep(topology):
     """What a Deployment does when a pod is evicted, and at an upgrade with each in turn: it is told
     to stop, ends within its grace, and another takes its place. No cell is lost."""
     demo = (REPOSITORY / "coordinator/src/demo.toml").read_text()
-    longer = demo.replace('name = "demo"', 'name = "third"').replace("runs = 2", "runs = 10")
+    longer = demo.replace('name = "demo"', 'name = "third"').replace("runs = 2", "runs = 60")
     sweep = topology.folder / "third.toml"
     sweep.write_text(longer)
     sweep.chmod(0o644)
@@ -347,7 +347,7 @@ def workers_are_replaced_in_a_sweep(topology):
     # 4: told to stop by a signal (a worker that says nothing of signals ends with 0).
     expect(set(codes) <= {0, 4}, f"workers that were told to stop ended with {codes}")
     ended = coordinator.wait(timeout=120)
-    cells = CELLS * 5
+    cells = CELLS * 30
     log = topology.processes.log("coordinator")
     expect(ended == 0 and f"third: {cells} of {cells} done" in log, f"exit code {ended}:\n{log}")
     return f"{cells} cells done, exit codes {codes}"
