@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,8 +24,14 @@ from manifests import Manifests
 
 DEPLOY = REPOSITORY / "deploy"
 RENDERED = {
-    name: Manifests.load(REPOSITORY / f"k8s/rendered/{name}.yaml") for name in ("local", "h100")
+    name: Manifests.load(REPOSITORY / f"k8s/rendered/{name}.yaml")
+    for name in ("local", "h100", "eks")
 }
+
+
+def here(image):
+    """An image of the manifests by the name that it has where it is built."""
+    return re.sub(r"^registry\.invalid/", "localhost/", image)
 
 
 def cargo(path):
@@ -105,15 +112,15 @@ class Images(unittest.TestCase):
             self.assertTrue(
                 "nvidia" not in text or text.count(f"nvidia/cuda:{cuda}.") == 2, file.name
             )
-            [tag] = re.findall(r"-t (bakeoff/[\w:.-]+)", text)
-            self.assertIn(tag, used)
+            [tag] = re.findall(r"-t (localhost/bakeoff/[\w:.-]+)", text)
+            self.assertIn(here(tag), {here(image) for image in used})
             self.assertIn(f":{version}", tag)
 
     def test_the_user_is_the_one_of_the_pods(self):
         users = {
             pod["securityContext"]["runAsUser"]
             for _, pod, c in RENDERED["h100"].containers()
-            if c["image"].startswith("bakeoff/")
+            if c["name"] in checks.OUR_CONTAINERS
         }
         for file in self.files:
             self.assertEqual(
@@ -132,7 +139,7 @@ class ComposeFile(unittest.TestCase):
                 self.assertIn("BAKEOFF_UID", service["user"])
 
     def test_images_are_those_of_the_cluster(self):
-        images = {c["image"] for m in RENDERED.values() for _, _, c in m.containers()}
+        images = {here(c["image"]) for m in RENDERED.values() for _, _, c in m.containers()}
         self.assertEqual({service["image"] for service in self.services.values()}, images)
 
     def test_only_doors_with_a_lock_are_published_and_only_here(self):
@@ -153,7 +160,7 @@ class ComposeFile(unittest.TestCase):
         )
         for name, service in self.services.items():
             with self.subTest(name):
-                if service["image"].startswith("bakeoff/"):
+                if service["image"].startswith("localhost/bakeoff/"):
                     self.assertLessEqual(set(service["environment"]), checks.known_variables())
                     self.assertTrue((REPOSITORY / service["build"]["dockerfile"]).exists())
                 for volume in [v.split(":")[0] for v in service["volumes"]] + service.get(
@@ -205,10 +212,37 @@ class Observability(unittest.TestCase):
         self.assertGreater(len(names), 8)
         self.assertLessEqual({re.sub(r"_(bucket|sum|count)$", "", name) for name in names}, known)
 
+    def test_other_metrics_are_those_of_known_exporters(self):
+        """By their sources: kube-state-metrics, prometheus-nats-exporter 0.20, DCGM exporter, and
+        for certificates x509-certificate-exporter, cert-manager or the blackbox exporter."""
+        known = {
+            "kube_job_failed",
+            "kube_pod_container_status_restarts_total",
+            "kube_statefulset_replicas",
+            "kube_statefulset_status_replicas_ready",
+            "jetstream_consumer_num_pending",
+            "jetstream_consumer_num_ack_pending",
+            "jetstream_server_max_storage",
+            "jetstream_server_total_message_bytes",
+            "DCGM_FI_DEV_XID_ERRORS",
+            "x509_cert_not_after",
+            "certmanager_certificate_expiration_timestamp_seconds",
+            "probe_ssl_earliest_cert_expiry",
+        }
+        name = r"\b(?:kube|jetstream|DCGM|x509|certmanager|probe)_\w+"
+        used = {found for text in self.expressions() for found in re.findall(name, text)}
+        self.assertEqual(used, known)
+
+    def test_the_dashboard_shows_progress_queue_depth_and_phase(self):
+        titles = " ".join(panel["title"] for panel in self.dashboard["panels"])
+        for word in "Progress", "Queue depth", "phase":
+            self.assertIn(word, titles)
+
     def test_every_expression_is_promql(self):
         for text in self.expressions():
             # Grafana's variables, as it would fill them in.
-            promql_parser.parse(text.replace("$__rate_interval", "5m").replace("$namespace", ".*"))
+            text = re.sub(r"\$__(rate_interval|range)", "5m", text)
+            promql_parser.parse(text.replace("$namespace", ".*"))
         with self.assertRaises(ValueError):
             promql_parser.parse("sum(rate(bakeoff_jobs_total[5m])")
 
@@ -277,6 +311,7 @@ RESOURCES = {
     "Deployment": "deployment.apps",
     "StatefulSet": "statefulset.apps",
     "Job": "job.batch",
+    "CronJob": "cronjob.batch",
     "PodDisruptionBudget": "poddisruptionbudget.policy",
     "NetworkPolicy": "networkpolicy.networking.k8s.io",
 }
@@ -286,6 +321,11 @@ def applied(manifests):
     """What `kubectl apply` says of new objects."""
     for doc in manifests.docs:
         yield f"{RESOURCES.get(doc['kind'], doc['kind'].lower())}/{doc['metadata']['name']} created"
+
+
+def ours(manifests):
+    """Images of the containers that run our programs."""
+    return {c["image"] for _, _, c in manifests.containers() if c["name"] in checks.OUR_CONTAINERS}
 
 
 class Walk(unittest.TestCase):
@@ -304,46 +344,86 @@ class Walk(unittest.TestCase):
 
     def test_every_command_is_tested(self):
         tested = (
-            "docker build -f deploy/Dockerfile.coordinator",
-            "docker build -f deploy/Dockerfile.worker-cpu",
+            "docker build -f deploy/Dockerfile.coordinator -t localhost",
+            "docker build -f deploy/Dockerfile.worker-cpu -t localhost",
+            "docker build -f deploy/Dockerfile.coordinator -t $REGISTRY",
+            "docker build -f deploy/Dockerfile.worker-cpu -t $REGISTRY",
+            "docker build -f deploy/Dockerfile.worker-cuda -t $REGISTRY",
+            "for tag in ",
+            "sed -i.bak ",
             "kind load docker-image",
             "deploy/make-secrets.sh",
             "k8s/secrets.sh",
             "kubectl apply -f k8s/base/namespace.yaml",
-            "kubectl apply -k",
-            "kubectl -n bakeoff wait",
-            "kubectl -n bakeoff logs",
-            "kubectl -n bakeoff port-forward",
+            "kubectl apply -k k8s/overlays/local",
+            "kubectl apply -k k8s/overlays/eks",
+            "kubectl kustomize k8s/overlays/eks > installed.yaml",
+            "kubectl -n bakeoff wait --for=condition=available",
+            "kubectl -n bakeoff create job demo",
+            "kubectl -n bakeoff wait --for=condition=complete",
+            "kubectl -n bakeoff logs job/demo",
+            "kubectl -n bakeoff logs --follow job/bakeoff-qwen",
+            "kubectl -n bakeoff port-forward service/nats 4222 &",
+            "kubectl -n bakeoff port-forward service/store 8333 &",
         )
         # Run as they stand by topology.py, which also compares the coordinator's log.
-        tested += ("source <(sed", "coordinator export")
-        nothing_of_ours = ("kind create cluster",)
-        for command in self.shown:
-            self.assertEqual(
-                [command.startswith(beginning) for beginning in tested + nothing_of_ours].count(
-                    True
-                ),
-                1,
-                command,
+        tested += (
+            "export NATS_URL",
+            "export NATS_INBOX_PREFIX",
+            "export BAKEOFF_STORE",
+            "source <(sed",
+            "coordinator run --as second",
+            "coordinator export second",
+        )
+        # Their arguments are those of coordinator/tests: cli.rs and k8s_job.rs.
+        tested += tuple(
+            f"coordinator {command} deploy/sweeps/qwen-codegen.toml {rest}"
+            for command, rest in (
+                ("plan", "--gpu h100"),
+                ("k8s-job", "--template installed.yaml --prefetch"),
+                ("k8s-job", "--template installed.yaml |"),
             )
+        )
+        nothing_of_ours = (
+            "kind create cluster",
+            "export REGISTRY=",
+            "coordinator export qwen_codegen_outputs-flash ./report --store s3://",
+        )
+        for command in self.shown:
+            beginnings = [command.startswith(beginning) for beginning in tested + nothing_of_ours]
+            self.assertEqual(beginnings.count(True), 1, command)
         for beginning in tested:
             self.command(beginning)
 
     def test_images_are_built_as_their_files_say_and_brought_to_the_cluster(self):
         tags = []
         for image in "coordinator", "worker-cpu":
-            command = self.command(f"docker build -f deploy/Dockerfile.{image} ")
+            command = self.command(f"docker build -f deploy/Dockerfile.{image} -t localhost")
             self.assertIn(f"\n#   {command}\n", (DEPLOY / f"Dockerfile.{image}").read_text())
             tags.append(re.search(r"-t (\S+)", command)[1])
         self.assertEqual(self.command("kind load docker-image").split()[3:], tags)
-        self.assertEqual(
-            {
-                c["image"]
-                for _, _, c in self.local.containers()
-                if c["image"].startswith("bakeoff/")
-            },
-            set(tags),
-        )
+        self.assertEqual(ours(self.local), set(tags))
+
+    def test_your_registry_is_put_where_the_manifests_take_it_from(self):
+        built = []
+        for image in "coordinator", "worker-cpu", "worker-cuda":
+            command = self.command(f"docker build -f deploy/Dockerfile.{image} -t $REGISTRY")
+            local = command.replace("$REGISTRY", "localhost/bakeoff")
+            self.assertIn(f"\n#   {local}\n", (DEPLOY / f"Dockerfile.{image}").read_text())
+            built.append(re.search(r"-t \$REGISTRY/(\S+)", command)[1])
+        pushed = re.search(r"in (.+?); do docker push", self.command("for tag in "))[1].split()
+        self.assertEqual(pushed, built)
+        registry = self.command("export REGISTRY=").split("=")[1]
+        with tempfile.TemporaryDirectory() as place:
+            shutil.copytree(REPOSITORY / "k8s", f"{place}/k8s")
+            script = f"REGISTRY={registry}; {self.command('sed -i.bak ')}"
+            subprocess.run(["bash", "-euc", script], cwd=place, check=True)
+            overlay = self.command("kubectl kustomize").split(" >")[0].split()[1:]
+            rendered = subprocess.run(
+                [os.environ["KUBECTL"], *overlay], cwd=place, check=True, capture_output=True
+            ).stdout
+        installed = Manifests([doc for doc in yaml.safe_load_all(rendered) if doc])
+        self.assertEqual(ours(installed), {f"{registry}/{tag}" for tag in built})
 
     def test_secrets_as_typed(self):
         with tempfile.TemporaryDirectory() as place:
@@ -372,36 +452,58 @@ class Walk(unittest.TestCase):
         self.assertTrue(
             shows(self.output("kubectl apply -f k8s/base/namespace.yaml"), list(applied(namespace)))
         )
-        self.assertEqual(self.command("kubectl apply -k"), "kubectl apply -k k8s/overlays/local")
-        self.assertTrue(shows(self.output("kubectl apply -k"), list(applied(self.local))))
+        for overlay in "local", "eks":
+            says = list(applied(RENDERED[overlay]))
+            shown = self.output(f"kubectl apply -k k8s/overlays/{overlay}")
+            self.assertTrue(shows(shown, says), f"{shown} is not in {says}")
 
-    def test_what_is_waited_for_followed_and_forwarded_is_there(self):
-        [(condition, pod)] = re.findall(
-            r"--for=condition=(\w+) --timeout=\w+ (pod/\S+)$",
-            self.command("kubectl -n bakeoff wait"),
+    def test_what_is_waited_for_started_and_forwarded_is_there(self):
+        deployments = [doc["metadata"]["name"] for doc in self.local.kind("Deployment")]
+        self.assertEqual(
+            self.output("kubectl -n bakeoff wait --for=condition=available"),
+            [f"deployment.apps/{name} condition met" for name in sorted(deployments)],
         )
-        [broker] = self.local.kind("StatefulSet")
-        self.assertEqual((pod, condition), (f"pod/{broker['metadata']['name']}-0", "ready"))
-        self.assertIn("readinessProbe", broker["spec"]["template"]["spec"]["containers"][0])
-        self.assertEqual(self.output("kubectl -n bakeoff wait"), [f"{pod} condition met"])
-
-        job = self.local.named("Job", self.command("kubectl -n bakeoff logs").split(" job/")[1])
-        [container] = job["spec"]["template"]["spec"]["containers"]
+        create = self.command("kubectl -n bakeoff create job demo")
+        template = self.local.named("CronJob", create.split("--from=cronjob/")[1])
+        self.assertEqual(self.output(create), ["job.batch/demo created"])
+        wait = self.command("kubectl -n bakeoff wait --for=condition=complete")
+        self.assertTrue(wait.endswith(" job/demo"), wait)
+        self.assertEqual(self.output(wait), ["job.batch/demo condition met"])
+        [container] = template["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+        # Without a sweep `run` takes the demo.
+        self.assertEqual(container["args"], ["run"])
         store = self.local.environment(container)["BAKEOFF_STORE"]
         # What topology.py compares with is what the compose file's coordinator says.
         self.assertEqual(ComposeFile.services["coordinator"]["environment"]["BAKEOFF_STORE"], store)
-        self.assertIn(f"--store {store} ", self.command("coordinator export"))
-        for line in self.output("kubectl -n bakeoff logs"):
-            self.assertTrue(line.count("s3://") == line.count(f"{store}/demo/"), line)
+        self.assertIn(f"BAKEOFF_STORE={store} ", self.command("export BAKEOFF_STORE"))
+        for sweep, command in (
+            ("demo", "kubectl -n bakeoff logs job/demo"),
+            ("second", "coordinator run --as second"),
+        ):
+            for line in self.output(command):
+                self.assertTrue(line.count("s3://") == line.count(f"{store}/{sweep}/"), line)
 
-        forward = self.command("kubectl -n bakeoff port-forward")
-        [(service, port)] = re.findall(r"service/(\S+) (\d+) &$", forward)
-        self.assertEqual(
-            [str(p["port"]) for p in self.local.named("Service", service)["spec"]["ports"]], [port]
-        )
-        self.assertIn(f"http://127.0.0.1:{port}", self.command("coordinator export"))
-        for doc in (broker, job, self.local.named("Service", service)):
-            self.assertEqual(doc["metadata"]["namespace"], "bakeoff")
+        for service, port, settings in (
+            ("nats", 4222, "export NATS_URL"),
+            ("store", 8333, "export BAKEOFF_STORE"),
+        ):
+            self.command(f"kubectl -n bakeoff port-forward service/{service} {port} &")
+            [found] = self.local.named("Service", service)["spec"]["ports"]
+            self.assertEqual(found["port"], port)
+            self.assertIn(f":{port}", self.command(settings))
+        [host] = re.findall(r"tls://(\w+):", self.command("export NATS_URL"))
+        self.assertIn(host, self.command("deploy/make-secrets.sh").split()[2:])
+
+    def test_the_jobs_are_those_that_the_coordinator_prints(self):
+        for kept, rest in (
+            ("prefetch", "--template installed.yaml --prefetch"),
+            ("sweep", "--template installed.yaml |"),
+        ):
+            printed = Manifests.load(REPOSITORY / f"k8s/test/jobs/{kept}.yaml")
+            shown = self.output(f"coordinator k8s-job deploy/sweeps/qwen-codegen.toml {rest}")
+            self.assertEqual(shown, list(applied(printed)))
+        [name] = [doc["metadata"]["name"] for doc in printed.kind("Job")]
+        self.assertTrue(self.command("kubectl -n bakeoff logs --follow job/").endswith(f"/{name}"))
 
     def test_a_wrong_line_would_be_seen(self):
         self.assertTrue(shows(["a", "...", "c"], ["a", "b", "c"]))
@@ -412,13 +514,6 @@ class Walk(unittest.TestCase):
         text = chapter("Kubernetes")
         for path in re.findall(r"(?<![\w/])(?:deploy|k8s)/[\w./-]*\w", text):
             self.assertTrue((REPOSITORY / path).exists(), path)
-        for word, file in (
-            ("BAKEOFF_STORE=s3://", "kustomization"),
-            ("AWS_REGION=", "kustomization"),
-            ("parallelism: ", "worker"),
-        ):
-            self.assertIn(f"`k8s/base/{file}.yaml`", text)
-            self.assertIn(word, (REPOSITORY / f"k8s/base/{file}.yaml").read_text())
 
 
 if __name__ == "__main__":

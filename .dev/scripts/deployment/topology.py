@@ -34,6 +34,8 @@ WORKERS = ["worker-1", "worker-2"]
 HEALTH = 9090
 USER = 10001
 CELLS = 12
+# Seconds in which a worker that was told to stop must have ended: compose.yaml's stop_grace_period.
+GRACE = 60
 
 
 class Loopback:
@@ -181,21 +183,28 @@ class Topology:
 
     def start_workers(self):
         for name in WORKERS:
-            address = self.network.hosts[name]
-            if isinstance(self.network, Loopback):
-                with socket.create_server((address, 0)) as free:
-                    port = free.getsockname()[1]
-            else:
-                port = HEALTH
-            self.health[name] = f"http://{address}:{port}"
-            env = {
-                "BAKEOFF_HEALTH_ADDR": f"0.0.0.0:{port}",
-                "BAKEOFF_WORKER_NAME": name,
-                "BAKEOFF_DEVICE": "cpu",
-            }
-            self.processes.start(name, *self.program(name, "worker-cpu", **env))
-        for name, url in self.health.items():
-            wait_until(f"{name} is ready at {url}", lambda: self.ok(f"{url}/readyz"))
+            self.start_worker(name)
+        for name in WORKERS:
+            self.wait_for_worker(name)
+
+    def start_worker(self, name):
+        address = self.network.hosts[name]
+        if isinstance(self.network, Loopback):
+            with socket.create_server((address, 0)) as free:
+                port = free.getsockname()[1]
+        else:
+            port = HEALTH
+        self.health[name] = f"http://{address}:{port}"
+        env = {
+            "BAKEOFF_HEALTH_ADDR": f"0.0.0.0:{port}",
+            "BAKEOFF_WORKER_NAME": name,
+            "BAKEOFF_DEVICE": "cpu",
+        }
+        self.processes.start(name, *self.program(name, "worker-cpu", **env))
+
+    def wait_for_worker(self, name):
+        url = self.health[name]
+        wait_until(f"{name} is ready at {url}", lambda: self.ok(f"{url}/readyz"))
 
     def coordinator(self, *arguments, **more):
         words, env, prefix = self.program(
@@ -227,14 +236,14 @@ def the_demo_sweep_passes(topology):
         f"coordinator run: exit code {ended.returncode}\n{ended.stdout}{ended.stderr}",
     )
     the_readme_shows(ended)
-    kept = the_readme_exports(topology)
-    [table] = kept.rglob("demo_summary.csv")
+    kept = the_readme_goes_on(topology)
+    [table] = kept.rglob("second_summary.csv")
     with open(table) as file:
         rows = list(csv.DictReader(file))
     expect(len(rows) == CELLS and all(row["status"] == "done" for row in rows), f"{table}: {rows}")
     records = [json.loads(path.read_text()) for path in kept.rglob("metrics/*.json")]
     expect(len(records) == CELLS, f"{len(records)} records")
-    keys = [f"demo/{path.relative_to(kept)}" for path in kept.rglob("*") if path.is_file()]
+    keys = [f"second/{path.relative_to(kept)}" for path in kept.rglob("*") if path.is_file()]
     return f"{len(rows)} rows, all done", keys
 
 
@@ -258,7 +267,7 @@ def pod_logging():
 def the_readme_shows(ended):
     """The README's output of the coordinator is this one, but for figures and the worker's name."""
     shown = re.search(
-        r"\$ kubectl -n bakeoff logs --follow job/bakeoff-coordinator\n(.*?)\n\$", readme(), re.S
+        r"\$ kubectl -n bakeoff logs job/demo\n(.*?)\n```", readme(), re.S
     )[1]
     told, summary = shown.split("\n...\n")
     expect(
@@ -279,23 +288,23 @@ def the_readme_shows(ended):
         )
 
 
-def the_readme_exports(topology):
-    """The README's last commands, typed where its secrets are; nothing forwards a port here."""
-    command, shown = (
-        re.search(r"^\$ (source <.*\n)\$ (coordinator export .*)\n(.*)$", readme(), re.M)
-        .expand(r"\1\2\n\3")
-        .rsplit("\n", 1)
-    )
-    forwarded = "http://127.0.0.1:8333"
-    expect(
-        command.count(forwarded) == 1, f"README's export does not go through {forwarded}: {command}"
-    )
+def the_readme_goes_on(topology):
+    """The README's second sweep from one's own machine, typed where its secrets are; nothing
+    forwards a port here."""
+    block = re.search(r"^\$ export NATS_URL=tls:.*?(?=^```)", readme(), re.M | re.S)[0]
+    commands = [line[2:] for line in block.splitlines() if line.startswith("$ ")]
+    shown = [line for line in block.splitlines() if not line.startswith("$ ") and line != "..."]
+    script = "\n".join(commands)
     network = topology.network
-    command = command.replace(
-        forwarded, f"http://{network.hosts['store']}:{network.ports.get(8333, 8333)}"
-    )
+    for service, forwarded, port in (
+        ("nats", "localhost:4222", 4222),
+        ("store", "127.0.0.1:8333", 8333),
+    ):
+        expect(script.count(forwarded) == 1, f"README's commands do not go through {forwarded}")
+        there = f"{network.hosts[service]}:{network.ports.get(port, port)}"
+        script = script.replace(forwarded, there)
     ended = subprocess.run(
-        ["bash", "-euc", command],
+        ["bash", "-euc", script],
         cwd=topology.folder,
         env={"PATH": f"{topology.programs['coordinator'].parent}:{os.environ['PATH']}"},
         stdin=subprocess.DEVNULL,
@@ -303,12 +312,45 @@ def the_readme_exports(topology):
         text=True,
         timeout=120,
     )
-    expect(ended.returncode == 0, f"{command}: exit code {ended.returncode}\n{ended.stderr}")
+    expect(ended.returncode == 0, f"{script}: exit code {ended.returncode}\n{ended.stderr}")
     expect(
-        ended.stdout.strip() == shown,
+        ended.stdout.splitlines() == shown,
         f"README shows {shown!r}, and the coordinator said {ended.stdout!r}",
     )
-    return topology.folder / shown.split(" to ")[1]
+    return topology.folder / shown[-1].split(" to ")[1]
+
+
+def workers_are_replaced_in_a_sweep(topology):
+    """What a Deployment does when a pod is evicted, and at an upgrade with each in turn: it is told
+    to stop, ends within its grace, and another takes its place. No cell is lost."""
+    demo = (REPOSITORY / "coordinator/src/demo.toml").read_text()
+    longer = demo.replace('name = "demo"', 'name = "third"').replace("runs = 2", "runs = 60")
+    sweep = topology.folder / "third.toml"
+    sweep.write_text(longer)
+    sweep.chmod(0o644)
+    words, env, prefix = topology.program("coordinator", "coordinator", ["run", str(sweep)])
+    coordinator = topology.processes.start("coordinator", words, env, prefix)
+
+    def said(text):
+        topology.processes.check_running()
+        return text in topology.processes.log("coordinator")
+
+    wait_until("the first cell of the third sweep is done", lambda: said(" done, "))
+    codes = []
+    for name in WORKERS:
+        pod = topology.processes.running[name]
+        pod.terminate()
+        codes.append(pod.wait(timeout=GRACE))
+        topology.start_worker(name)
+        topology.wait_for_worker(name)
+        expect(coordinator.poll() is None, "the sweep ended before the workers were replaced")
+    # 4: told to stop by a signal (a worker that says nothing of signals ends with 0).
+    expect(set(codes) <= {0, 4}, f"workers that were told to stop ended with {codes}")
+    ended = coordinator.wait(timeout=120)
+    cells = CELLS * 30
+    log = topology.processes.log("coordinator")
+    expect(ended == 0 and f"third: {cells} of {cells} done" in log, f"exit code {ended}:\n{log}")
+    return f"{cells} cells done, exit codes {codes}"
 
 
 def keda_can_read_the_queue(topology):
@@ -355,7 +397,7 @@ def the_cloud_policy_would_allow_it(keys):
         if "s3:PutObject" in statement["Action"]
         for resource in statement["Resource"]
     ]
-    coordinators = r"demo/(sweep\.json|report\.(md|html|json)|demo_summary\.csv)"
+    coordinators = r"second/(sweep\.json|report\.(md|html|json)|second_summary\.csv)"
     theirs = [key for key in keys if not re.fullmatch(coordinators, key)]
     for key in theirs:
         expect(
@@ -373,6 +415,7 @@ def run(topology, passed):
     told, keys = the_demo_sweep_passes(topology)
     passed("the demo sweep passes", told)
     passed("the cloud policy would allow it", the_cloud_policy_would_allow_it(keys))
+    passed("workers are replaced in a sweep", workers_are_replaced_in_a_sweep(topology))
     passed("keda can read the queue", keda_can_read_the_queue(topology))
     passed("no other bucket opens", no_other_bucket_opens(topology))
 
