@@ -46,7 +46,7 @@ pub enum Error {
     Template {
         path: String,
         #[source]
-        source: TemplateError,
+        source: Box<TemplateError>,
     },
     #[error(transparent)]
     Image(#[from] NoImage),
@@ -69,6 +69,8 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error("cannot write YAML")]
+    Yaml(#[source] Box<serde_saphyr::SerializeError>),
     #[error("cannot write JSON")]
     Json(#[from] serde_json::Error),
     #[error("a task of this program broke down")]
@@ -144,6 +146,7 @@ impl Error {
             Self::Io(_)
             | Self::Local { .. }
             | Self::Json(_)
+            | Self::Yaml(_)
             | Self::Task(_)
             | Self::Inconsistent(_) => false,
             #[cfg(feature = "embedded")]
