@@ -15,9 +15,9 @@ use bakeoff_proto::MetricsRecord;
 use serde::Serialize;
 
 use crate::collect::{Collected, Row};
-use crate::report;
 use crate::report::build::measures;
-use crate::report::model::{CellFacts, Measure};
+use crate::report::model::{CellFacts, Measure, Variant};
+use crate::report::{self, Report};
 use alike::{Across, Cell, FIELDS, Key};
 pub use render::render;
 use sample::{Rules, Sample, Scale};
@@ -239,9 +239,17 @@ fn differences(a: &Collected, b: &Collected, pairs: &[Pair<'_>], rules: Rules) -
             let sample = Sample::new(values, |x, y| (y / x).ln());
             differences.extend(sample.map(|s| s.difference(variant, metric.name, scale, rules)));
         }
+        let judged = |report: &Report, cell: &CellFacts| {
+            let of = |v: &&Variant| v.name == cell.variant;
+            report.variants.iter().find(of).is_some_and(|v| v.invalid.is_none())
+        };
         let values = mine().filter_map(|pair| {
-            let x = quality(&report_a.cells[pair.a.index], measure)?;
-            let y = quality(&report_b.cells[pair.b.index], measure)?;
+            let (cell_a, cell_b) = (&report_a.cells[pair.a.index], &report_b.cells[pair.b.index]);
+            if !judged(&report_a, cell_a) || !judged(&report_b, cell_b) {
+                return None;
+            }
+            let x = quality(cell_a, measure)?;
+            let y = quality(cell_b, measure)?;
             Some((pair.a.row.prompt_id.as_str(), x, y))
         });
         let (full, name) = match measure {

@@ -38,4 +38,6 @@ pub fn documents(collected: &Collected) -> Documents {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

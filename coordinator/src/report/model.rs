@@ -81,6 +81,39 @@ impl Measure {
     }
 }
 
+/// Why nothing is concluded about a variant: it has no quality, no rank, is in no insight, and
+/// neither dominates nor is dominated.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Invalid {
+    /// Its text is noise: the weights are random.
+    RandomWeights,
+    /// Every output ends inside the thinking.
+    InsideThinking,
+    /// No output is whole: each is cut off at the token limit or ends inside the thinking.
+    Truncated,
+    /// No cell is finished.
+    NoOutput,
+}
+
+impl Invalid {
+    /// Every reason, the weightiest first.
+    pub const ALL: [Self; 4] =
+        [Self::RandomWeights, Self::InsideThinking, Self::Truncated, Self::NoOutput];
+
+    /// The reason in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::RandomWeights => "random weights",
+            Self::InsideThinking => "every output ends inside the thinking",
+            Self::Truncated => "every output is cut off",
+            Self::NoOutput => "no finished output",
+        }
+    }
+}
+
 /// A model on an engine: what is compared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Variant {
@@ -136,6 +169,9 @@ pub struct Variant {
     pub load_s: Option<f64>,
     /// Percentiles of the pooled gaps between tokens: 1, 5, 25, 50, 75, 95, 99.
     pub itl_ms: Option<[f64; 7]>,
+    /// Why nothing is concluded about it; `None` where something may be.
+    #[serde(default)]
+    pub invalid: Option<Invalid>,
     /// Outputs cut off at the token limit.
     pub truncated: usize,
     /// Outputs that end inside the thinking.
@@ -146,7 +182,8 @@ pub struct Variant {
     pub throttled: usize,
     /// Share of all tokens spent on thinking, 0 to 1.
     pub thinking_share: f64,
-    /// In terms of the report's measure.
+    /// In terms of the report's measure; this and all figures of quality below are empty where
+    /// nothing is concluded about the variant.
     pub quality: Option<Stat>,
     /// Mean stars, 1 to 5.
     pub stars: Option<Stat>,
@@ -246,6 +283,8 @@ pub struct Warning {
 )]
 #[serde(rename_all = "snake_case")]
 pub enum WarningKind {
+    /// Nothing is concluded about some models.
+    NotJudged,
     /// The stored reviews do not read.
     BadReviews,
     /// A prompt's rubric does not compile any more.

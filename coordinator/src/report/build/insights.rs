@@ -1,14 +1,15 @@
 //! Key insights: sentences that the numbers support. One that does not hold is not said.
 
 use super::warnings::ABOVE_BOUND_PCT;
-use crate::report::model::{CellFacts, Insight, Measure, Variant};
+use crate::report::model::{Insight, Measure, Variant};
 
-pub fn find(variants: &[Variant], cells: &[CellFacts], measure: Measure) -> Vec<Insight> {
+/// `variants`: those about which something may be concluded.
+pub fn find(variants: &[&Variant], measure: Measure) -> Vec<Insight> {
     [
         specialised_or_general(variants, measure),
         size_or_speed(variants),
         experts_or_dense(variants),
-        truncation(variants, cells, measure),
+        truncation(variants, measure),
         near_the_bound(variants),
     ]
     .into_iter()
@@ -29,10 +30,10 @@ fn mean_of(variants: &[&Variant], of: fn(&Variant) -> Option<f64>) -> Option<f64
     (!values.is_empty()).then(|| crate::stats::mean(&values))
 }
 
-fn specialised_or_general(variants: &[Variant], measure: Measure) -> Option<Insight> {
+fn specialised_or_general(variants: &[&Variant], measure: Measure) -> Option<Insight> {
     let quality = |v: &Variant| v.quality.map(|q| q.mean);
     let (special, general): (Vec<&Variant>, Vec<&Variant>) =
-        variants.iter().filter(|v| quality(v).is_some()).partition(|v| v.specialised);
+        variants.iter().copied().filter(|v| quality(v).is_some()).partition(|v| v.specialised);
     let (s, g) = (mean_of(&special, quality)?, mean_of(&general, quality)?);
     let least = if measure == Measure::Stars { 0.5 } else { 0.1 };
     if (s - g).abs() < least {
@@ -57,9 +58,10 @@ fn specialised_or_general(variants: &[Variant], measure: Measure) -> Option<Insi
     Some(insight("Specialised or general", text, &all))
 }
 
-fn size_or_speed(variants: &[Variant]) -> Option<Insight> {
+fn size_or_speed(variants: &[&Variant]) -> Option<Insight> {
     let mut dense: Vec<(&Variant, f64, f64)> = variants
         .iter()
+        .copied()
         .filter(|v| !v.mixture_of_experts)
         .filter_map(|v| Some((v, v.model_memory_gb.filter(|gb| *gb > 0.0)?, v.tok_per_s?.mean)))
         .collect();
@@ -77,10 +79,10 @@ fn size_or_speed(variants: &[Variant]) -> Option<Insight> {
     Some(insight("Size costs speed", text, &[small, large]))
 }
 
-fn experts_or_dense(variants: &[Variant]) -> Option<Insight> {
+fn experts_or_dense(variants: &[&Variant]) -> Option<Insight> {
     let speed = |v: &Variant| v.tok_per_s.map(|s| s.mean);
     let (experts, dense): (Vec<&Variant>, Vec<&Variant>) =
-        variants.iter().filter(|v| speed(v).is_some()).partition(|v| v.mixture_of_experts);
+        variants.iter().copied().filter(|v| speed(v).is_some()).partition(|v| v.mixture_of_experts);
     let expert = experts
         .iter()
         .copied()
@@ -120,8 +122,8 @@ fn experts_or_dense(variants: &[Variant]) -> Option<Insight> {
     None
 }
 
-fn truncation(variants: &[Variant], cells: &[CellFacts], measure: Measure) -> Option<Insight> {
-    let cut: Vec<&Variant> = variants.iter().filter(|v| v.truncated > 0).collect();
+fn truncation(variants: &[&Variant], measure: Measure) -> Option<Insight> {
+    let cut: Vec<&Variant> = variants.iter().copied().filter(|v| v.truncated > 0).collect();
     if cut.is_empty() {
         return None;
     }
@@ -134,7 +136,7 @@ fn truncation(variants: &[Variant], cells: &[CellFacts], measure: Measure) -> Op
     } else {
         String::new()
     };
-    let whole: Vec<&Variant> = variants.iter().filter(|v| v.truncated == 0).collect();
+    let whole: Vec<&Variant> = variants.iter().copied().filter(|v| v.truncated == 0).collect();
     let quality = |v: &Variant| v.quality.map(|q| q.mean);
     let verdict = match (mean_of(&cut, quality), mean_of(&whole, quality)) {
         (Some(cut), Some(whole)) if cut < whole => format!(
@@ -145,17 +147,18 @@ fn truncation(variants: &[Variant], cells: &[CellFacts], measure: Measure) -> Op
         _ => String::new(),
     };
     let text = format!(
-        "{outputs} of {} outputs hit the token limit, all by {}.{spent}{verdict}",
-        cells.iter().filter(|c| c.is_done()).count(),
+        "{outputs} of {} outputs hit the token limit: those of {}.{spent}{verdict}",
+        variants.iter().map(|v| v.done).sum::<usize>(),
         names.join(", ")
     );
     Some(insight("Cut off by the limit", text, &cut))
 }
 
-fn near_the_bound(variants: &[Variant]) -> Option<Insight> {
+fn near_the_bound(variants: &[&Variant]) -> Option<Insight> {
     // Above its bound a model is read from a cache: the warnings say so.
     let mut known: Vec<(&Variant, f64)> = variants
         .iter()
+        .copied()
         .filter_map(|v| Some((v, v.roofline_pct?)))
         .filter(|(_, percent)| *percent <= ABOVE_BOUND_PCT)
         .collect();

@@ -7,14 +7,14 @@ use crate::report::model::{CellFacts, Measure};
 use crate::review::Review;
 use crate::sweep::ReportRules;
 
-/// The best measure that every variant with an output has.
-pub fn measure(cells: &[CellFacts]) -> Measure {
-    let done: BTreeSet<&str> =
-        cells.iter().filter(|c| c.is_done()).map(|c| c.variant.as_str()).collect();
+/// The best measure that every variant with an output has. `judged`: the finished cells of the
+/// variants about which something may be concluded.
+pub fn measure<'c>(judged: impl Iterator<Item = &'c CellFacts> + Clone) -> Measure {
+    let variants: BTreeSet<&str> = judged.clone().map(|c| c.variant.as_str()).collect();
     let all = |has: &dyn Fn(&CellFacts) -> bool| {
-        done.iter().all(|v| cells.iter().any(|c| c.variant == **v && has(c)))
+        variants.iter().all(|v| judged.clone().any(|c| c.variant == **v && has(c)))
     };
-    if done.is_empty() {
+    if variants.is_empty() {
         Measure::None
     } else if all(&|cell| stars(cell).is_some()) {
         Measure::Stars

@@ -1,6 +1,7 @@
 //! From what was collected to what the report says.
 //!
 //! - [`measures`]: by what outputs are judged; `variants`: what is known of each model and engine
+//! - `validity`: about which variants something may be concluded
 //! - `recommend`, `insights`, `warnings`: what follows from the numbers
 //! - `environment`: the machine and the settings
 
@@ -8,6 +9,7 @@ mod environment;
 mod insights;
 pub mod measures;
 mod recommend;
+mod validity;
 mod variants;
 mod warnings;
 
@@ -16,11 +18,12 @@ use std::collections::BTreeMap;
 use bakeoff_model::GpuSpec;
 use bakeoff_proto::{MetricsRecord, SCHEMA_VERSION};
 
-use super::model::{CellFacts, PromptFacts, Report, Warning, WarningKind};
+use super::model::{CellFacts, PromptFacts, Report, Variant, Warning, WarningKind};
 use crate::check::CheckReport;
 use crate::collect::{Collected, Row};
 use crate::quality::{Analyser, Analysis, Compiled};
 use crate::review::{self, Review};
+use validity::Validity;
 
 /// Builds the report. Everything is derived from `collected` and `gpus`; nothing else is looked at.
 pub fn build(collected: &Collected, gpus: &[GpuSpec]) -> Report {
@@ -28,14 +31,17 @@ pub fn build(collected: &Collected, gpus: &[GpuSpec]) -> Report {
     let reviews = reviews(collected, &mut warnings);
     let rules = &collected.plan.sweep.report;
     let mut cells = cells(collected, &reviews, &mut warnings);
-    let measure = measures::measure(&cells);
+    let validity = Validity::of(collected);
+    let judged = |cell: &CellFacts| cell.is_done() && validity.invalid(&cell.variant).is_none();
+    let measure = measures::measure(cells.iter().filter(|cell| judged(cell)));
     for cell in &mut cells {
-        cell.passes = cell.is_done().then(|| measures::passes(cell, measure, rules)).flatten();
+        cell.passes = judged(cell).then(|| measures::passes(cell, measure, rules)).flatten();
     }
-    let mut variants = variants::all(collected, &cells, measure, gpus);
+    let mut variants = variants::all(collected, &cells, &validity, measure, gpus);
     variants::mark_dominated(&mut variants);
-    let insights = insights::find(&variants, &cells, measure);
-    let recommendations = recommend::all(&variants, &cells, measure, rules);
+    let valid: Vec<&Variant> = variants.iter().filter(|v| v.invalid.is_none()).collect();
+    let insights = insights::find(&valid, measure);
+    let recommendations = recommend::all(&valid, &cells, measure, rules);
     warnings.extend(warnings::find(collected, &variants, &cells, measure));
     Report {
         schema_version: SCHEMA_VERSION,

@@ -5,8 +5,9 @@ use crate::report::model::{CellFacts, Figure, Measure, Recommendation, Variant};
 use crate::stats::Ratio;
 use crate::sweep::ReportRules;
 
+/// `variants`: those about which something may be concluded.
 pub fn all(
-    variants: &[Variant],
+    variants: &[&Variant],
     cells: &[CellFacts],
     measure: Measure,
     rules: &ReportRules,
@@ -16,7 +17,7 @@ pub fn all(
 }
 
 struct Judge<'a> {
-    variants: &'a [Variant],
+    variants: &'a [&'a Variant],
     cells: &'a [CellFacts],
     measure: Measure,
     rules: &'a ReportRules,
@@ -65,7 +66,7 @@ impl Judge<'_> {
                 {ttft:.0} ms, and reach {}",
                 self.measure.show(self.floor())
             ),
-            fit: self.variants.iter().filter(fit).collect(),
+            fit: self.variants.iter().copied().filter(fit).collect(),
             keys: [Key::Speed, Key::Quality],
             figures: [Key::Speed, Key::Quality, Key::GpuTime],
         })
@@ -75,7 +76,12 @@ impl Judge<'_> {
         self.decide(Use {
             name: "Quality first",
             rule: "the best quality, whatever the speed; of equals, the faster".to_owned(),
-            fit: self.variants.iter().filter(|v| quality(v).is_some_and(|q| q > 0.0)).collect(),
+            fit: self
+                .variants
+                .iter()
+                .copied()
+                .filter(|v| quality(v).is_some_and(|q| q > 0.0))
+                .collect(),
             keys: [Key::Quality, Key::Speed],
             figures: [Key::Quality, Key::Speed, Key::GpuTime],
         })
@@ -89,11 +95,12 @@ impl Judge<'_> {
                 (stars / 5.0, format!("{:.0} points", stars * 20.0))
             }
         };
-        let best = self.variants.iter().filter_map(quality).fold(f64::NEG_INFINITY, f64::max);
+        let best =
+            self.variants.iter().copied().filter_map(quality).fold(f64::NEG_INFINITY, f64::max);
         let fit = |v: &&Variant| {
             quality(v).is_some_and(|q| q >= best - within) && v.gpu_s_per_passing.is_some()
         };
-        let fit: Vec<&Variant> = self.variants.iter().filter(fit).collect();
+        let fit: Vec<&Variant> = self.variants.iter().copied().filter(fit).collect();
         let mut recommendation = self.decide(Use {
             name: "Batch use",
             rule: format!(
@@ -136,7 +143,10 @@ impl Judge<'_> {
         let [first, second] = of.keys;
         of.fit.sort_by(|a, b| better(a, b, first).then(better(a, b, second)));
         let Some(best) = of.fit.first().copied() else {
-            let best = self.variants.iter().filter_map(quality).max_by(f64::total_cmp);
+            if self.variants.is_empty() {
+                return none(of.rule, "no model can be judged: see the warnings".to_owned());
+            }
+            let best = self.variants.iter().copied().filter_map(quality).max_by(f64::total_cmp);
             let reached = best.map_or_else(String::new, |best| {
                 format!("; the best quality is {}", self.measure.show(best))
             });
@@ -170,7 +180,7 @@ impl Judge<'_> {
                 None => format!("nothing pairs it with {}", next.name),
             },
             (None, None) => match self.variants.len() - 1 {
-                0 => "the only model".to_owned(),
+                0 => "the only model that can be judged".to_owned(),
                 others => format!("the only one of {} that qualifies", others + 1),
             },
         };

@@ -7,10 +7,11 @@ use bakeoff_model::{GpuSpec, ModelSource, known};
 use bakeoff_proto::{CellStatus, FinishReason, MetricsRecord};
 
 use super::measures;
+use super::validity::Validity;
 use crate::check::score;
 use crate::collect::{Collected, Row};
 use crate::quality::Analysis;
-use crate::report::model::{CellFacts, Measure, Variant};
+use crate::report::model::{CellFacts, Invalid, Measure, Variant};
 use crate::review::Review;
 use crate::sizing::{self, ModelSize};
 use crate::stats::Stat;
@@ -19,6 +20,7 @@ use crate::stats::Stat;
 pub fn all(
     collected: &Collected,
     cells: &[CellFacts],
+    validity: &Validity,
     measure: Measure,
     gpus: &[GpuSpec],
 ) -> Vec<Variant> {
@@ -34,15 +36,21 @@ pub fn all(
         .map(|(index, name)| {
             let mine: Vec<(&CellFacts, &Row)> =
                 cells.iter().zip(&collected.rows).filter(|(c, _)| c.variant == *name).collect();
-            variant(collected, name, format!("v{}", index + 1), &mine, measure, gpus)
+            let names = Names { name, anchor: format!("v{}", index + 1) };
+            variant(collected, names, validity.invalid(name), &mine, measure, gpus)
         })
         .collect()
 }
 
+struct Names<'a> {
+    name: &'a str,
+    anchor: String,
+}
+
 fn variant(
     collected: &Collected,
-    name: &str,
-    anchor: String,
+    names: Names<'_>,
+    invalid: Option<Invalid>,
     mine: &[(&CellFacts, &Row)],
     measure: Measure,
     gpus: &[GpuSpec],
@@ -57,8 +65,10 @@ fn variant(
     };
     let mean = |of: &dyn Fn(&MetricsRecord) -> Option<f64>| stat(of).map(|s| s.mean);
     let count = |of: &dyn Fn(&MetricsRecord) -> bool| records.iter().filter(|r| of(r)).count();
+    // Of what is not judged there are no figures of quality.
+    let judged = || mine.iter().filter(|_| invalid.is_none());
     let of_cells =
-        |of: &dyn Fn(&CellFacts) -> Option<f64>| Stat::of(mine.iter().filter_map(|(c, _)| of(c)));
+        |of: &dyn Fn(&CellFacts) -> Option<f64>| Stat::of(judged().filter_map(|(c, _)| of(c)));
     let analysed = |of: &dyn Fn(&Analysis) -> bool| {
         mine.iter().filter(|(c, _)| c.analysis.as_ref().is_some_and(of)).count()
     };
@@ -73,7 +83,7 @@ fn variant(
         .filter_map(|(cell, _)| Some(cell.metrics.as_ref()?.time_s))
         .sum();
     let gpu_s_per_passing = (passing > 0).then(|| judged_time / passing as f64);
-    let pass_rate = score::pass_rate(mine.iter().map(|(cell, _)| measures::check_passes(cell)));
+    let pass_rate = score::pass_rate(judged().map(|(cell, _)| measures::check_passes(cell)));
     let price_per_s = rules.price_per_gpu_hour.map(|price| price / 3600.0);
     let size = size(&records);
     let texts = |of: fn(&Review) -> &str| {
@@ -88,8 +98,8 @@ fn variant(
     };
     let row = mine[0].1;
     Variant {
-        name: name.to_owned(),
-        anchor,
+        name: names.name.to_owned(),
+        anchor: names.anchor,
         model: row.model.clone(),
         engine: records.first().map_or_else(
             || row.engine.as_str().to_owned(),
@@ -120,6 +130,7 @@ fn variant(
         gpu_util_mean_pct: mean(&|r| r.metrics.gpu_util_mean_pct),
         load_s: mean(&|r| Some(r.metrics.load_s).filter(|s| *s > 0.0)),
         itl_ms: gaps(&records),
+        invalid,
         truncated: count(&|r| r.output.finish_reason == FinishReason::Length),
         think_unclosed: count(&|r| r.output.think_closed == Some(false)),
         no_code: analysed(&|a| !a.has_code),
@@ -137,10 +148,10 @@ fn variant(
         evidence: of_cells(&measures::evidence),
         pass_rate,
         checks: score::count(mine.iter().flat_map(|(cell, _)| &cell.checks)),
-        pass_at_k: suite_scores(collected, mine),
+        pass_at_k: suite_scores(collected, judged().copied()),
         complete: analysed(&|a| a.complete),
         parses: analysed(&|a| a.parses == Some(true)),
-        readiness: mine.iter().flat_map(|(c, _)| &c.reviews).filter_map(|r| r.readiness).min(),
+        readiness: judged().flat_map(|(c, _)| &c.reviews).filter_map(|r| r.readiness).min(),
         strengths: texts(|review| &review.strengths),
         limitations: texts(|review| &review.limitations),
         best_use: texts(|review| &review.best_use),
@@ -227,11 +238,14 @@ fn named_for_code(model: &str) -> bool {
 }
 
 /// pass@k of the sweep's suites: the samples of each task that could be judged.
-fn suite_scores(collected: &Collected, mine: &[(&CellFacts, &Row)]) -> BTreeMap<usize, Stat> {
+fn suite_scores<'a>(
+    collected: &Collected,
+    judged: impl Iterator<Item = (&'a CellFacts, &'a Row)>,
+) -> BTreeMap<usize, Stat> {
     let tasks = collected.plan.sweep.prompts.iter().filter(|prompt| prompt.task.is_some());
     let tasks: BTreeSet<&str> = tasks.map(|prompt| prompt.id.as_str()).collect();
     score::suite(
-        mine.iter()
+        judged
             .filter(|(cell, _)| tasks.contains(cell.prompt.as_str()))
             .filter_map(|(cell, _)| Some((cell.prompt.as_str(), measures::check_passes(cell)?))),
     )

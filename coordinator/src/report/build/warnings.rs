@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bakeoff_model::LoadFormat;
 
 use crate::collect::Collected;
-use crate::report::model::{CellFacts, Measure, Variant, Warning, WarningKind};
+use crate::report::model::{CellFacts, Invalid, Measure, Variant, Warning, WarningKind};
 
 /// Beyond this share of its bound a model cannot have been read from memory: noise is below it.
 pub const ABOVE_BOUND_PCT: f64 = 105.0;
@@ -18,6 +18,14 @@ pub fn find(
 ) -> Vec<Warning> {
     let mut found = Vec::new();
     let mut warn = |kind: WarningKind, text: String| found.push(Warning { kind, text });
+    for reason in Invalid::ALL {
+        let of = |v: &&Variant| v.invalid == Some(reason);
+        let names: Vec<_> = variants.iter().filter(of).map(|v| v.name.as_str()).collect();
+        if !names.is_empty() {
+            let text = format!("{}: not judged, {}.", names.join(", "), reason.words());
+            warn(WarningKind::NotJudged, text);
+        }
+    }
     for v in variants {
         let name = &v.name;
         if v.truncated > 0 {

@@ -156,10 +156,15 @@ fn quality(variants: &[&Variant], measure: Measure) -> Option<Chart> {
             svg.label(lx, ly, anchor, "l", &name);
         }
     }
+    let missing = match variants.iter().filter(|v| v.quality.is_none()).count() {
+        0 => String::new(),
+        1 => " One model is not judged and not drawn.".to_owned(),
+        n => format!(" {n} models are not judged and not drawn."),
+    };
     Some(Chart {
         id: "chart-quality",
         title: "Quality against speed",
-        note: format!("Up and to the right is better. Quality by {}.", measure.words()),
+        note: format!("Up and to the right is better. Quality by {}.{missing}", measure.words()),
         svg: svg.finish(),
     })
 }

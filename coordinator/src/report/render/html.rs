@@ -10,7 +10,7 @@ use minijinja::{Environment, Value, context};
 use super::charts;
 use crate::collect::Collected;
 use crate::quality::{highlight, text};
-use crate::report::model::{CellFacts, Measure, Report};
+use crate::report::model::{CellFacts, Invalid, Measure, Report};
 
 const TEMPLATE: &str = include_str!("template.html");
 /// The style sheet of report and review page.
@@ -29,6 +29,7 @@ pub fn render(report: &Report, collected: &Collected) -> String {
     let measure = report.measure;
     environment.add_filter("show", move |value: f64| measure.show(value));
     environment.add_filter("starry", starry);
+    environment.add_filter("because", |Serde(reason): Serde<Invalid>| reason.words());
     environment.add_template("report.html", TEMPLATE).expect("a test renders the template");
     let template = environment.get_template("report.html").expect("it was just added");
     let mut charts = charts::all(report);

@@ -73,17 +73,23 @@ fn matrix(out: &mut String, report: &Report) {
     best use |\n|---|---|--:|--:|---|---|\n",
     );
     for v in &report.variants {
-        let quality = v.quality.map_or_else(|| "–".to_owned(), |q| report.measure.show(q.mean));
+        let quality = match (v.invalid, v.quality) {
+            (Some(invalid), _) => format!("not judged: {}", invalid.words()),
+            (None, Some(quality)) => report.measure.show(quality.mean),
+            (None, None) => "–".to_owned(),
+        };
+        let usable = match v.invalid {
+            Some(_) => "–".to_owned(),
+            None => format!("{} of {}", v.passing, v.done),
+        };
         let pass: Vec<_> =
             v.pass_at_k.iter().map(|(k, s)| format!("pass@{k} {:.0} %", s.mean * 100.0)).collect();
         let pass = if pass.is_empty() { String::new() } else { format!(", {}", pass.join(", ")) };
         let _ = writeln!(
             out,
-            "| {} | {quality}{pass} | {} | {} of {} | {} | {} |",
+            "| {} | {quality}{pass} | {} | {usable} | {} | {} |",
             text(&v.name),
             stat(v.tok_per_s, 1),
-            v.passing,
-            v.done,
             v.readiness.map_or("–", |r| r.as_str()),
             text(&v.best_use.join("; "))
         );
