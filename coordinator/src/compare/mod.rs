@@ -267,7 +267,7 @@ fn differences(a: &Collected, b: &Collected, pairs: &[Pair<'_>], rules: Rules) -
 fn quality(cell: &CellFacts, measure: Measure) -> Option<f64> {
     match measure {
         Measure::Stars => measures::stars(cell),
-        Measure::PassRate => cell.passes.map(|passes| f64::from(u8::from(passes))),
+        Measure::PassRate => cell.behaviour.map(|passes| f64::from(u8::from(passes))),
         Measure::Evidence => measures::evidence(cell),
         Measure::None => None,
     }

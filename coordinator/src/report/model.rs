@@ -50,9 +50,10 @@ pub struct Report {
 pub enum Measure {
     /// People's stars, 1 to 5.
     Stars,
-    /// Share of executed outputs that pass, 0 to 1.
+    /// Behaviour: share of outputs that pass their tests, 0 to 1.
     PassRate,
-    /// Share of the rubric with evidence, 0 to 1; an output that is cut off or does not parse is 0.
+    /// Share of the rubric with evidence, 0 to 1; an output that is cut off, does not parse, or
+    /// fails to compile or import is 0.
     Evidence,
     /// Nothing to judge by.
     None,
@@ -62,10 +63,10 @@ impl Measure {
     /// The measure in words.
     pub fn words(self) -> &'static str {
         match self {
-            Self::Stars => "stars of the reviewers (1 to 5)",
-            Self::PassRate => "share of outputs that pass their checks",
+            Self::Stars => "review: stars of the reviewers (1 to 5)",
+            Self::PassRate => "behaviour: share of outputs that pass their tests",
             Self::Evidence => {
-                "machine evidence: share of the rubric found in complete, parsing answers"
+                "evidence found by machine: share of the rubric in complete, parsing answers"
             }
             Self::None => "nothing: there are no outputs to judge",
         }
@@ -189,7 +190,7 @@ pub struct Variant {
     pub stars: Option<Stat>,
     /// Share of the rubric, 0 to 1.
     pub evidence: Option<Stat>,
-    /// Share of executed outputs that pass, 0 to 1.
+    /// Share of tested outputs that pass, 0 to 1.
     pub pass_rate: Option<Stat>,
     /// How the checks ended, in the order in which they run.
     #[serde(default)]
@@ -364,6 +365,10 @@ pub struct CellFacts {
     pub analysis: Option<Analysis>,
     /// What executing it found.
     pub checks: Vec<Check>,
+    /// What its tests say, compile and import being their preconditions; `None`: the sweep puts
+    /// it to no test, or the test could not run.
+    #[serde(default)]
+    pub behaviour: Option<bool>,
     /// Names revealed; the blinded name is gone.
     pub reviews: Vec<Review>,
     /// It can be used as it is; `None`: nothing to judge by.

@@ -221,3 +221,48 @@ fn random_weights_and_mismatches_are_warned_of_once_a_model() {
     assert!(of(WarningKind::DummyWeights)[0].starts_with("org/a: random weights"));
     assert!(build(&notebook(), &[]).warnings.iter().all(|w| w.kind != WarningKind::DummyWeights));
 }
+
+#[test]
+fn what_compiles_is_not_thereby_good() {
+    let of = |checks: &str, verdicts: &[(&str, &str)]| {
+        let text = format!(
+            "name = \"c\"\n[generation]\nruns = 2\n{checks}[[prompts]]\nid = \"p\"\ntext = \
+            \"x\"\nrubric = \"python-service\"\n[[models]]\nid = \"org/a\"\n"
+        );
+        let mut made = collected(sweep(&text), |_, _, _| Some(Made::new(GOOD)));
+        let checks: Vec<_> = verdicts
+            .iter()
+            .map(|(name, verdict)| serde_json::json!({"name": name, "verdict": verdict, "detail": ""}))
+            .collect();
+        for row in &made.rows {
+            let report = serde_json::json!({
+                "schema_version": 1, "cell": row.cell, "document_sha256": "0".repeat(64),
+                "sandboxed": true, "checks": checks,
+            });
+            made.checks.insert(row.cell.clone(), report.to_string());
+        }
+        made
+    };
+    let syntax = "[checks]\ncompile = true\nimport = true\n";
+    let tested = "[checks]\ncompile = true\nimport = true\ncommand = \"python test.py\"\n";
+    let passed = of(syntax, &[("compile", "pass"), ("import", "pass")]);
+    let report = build(&passed, &[]);
+    assert_eq!(report.measure, Measure::Evidence);
+    let evidence = report.variants[0].quality.expect("evidence").mean;
+    assert!(evidence > 0.0 && evidence < 1.0, "{evidence}");
+    // A failed precondition leaves nothing.
+    let report = build(&of(syntax, &[("compile", "pass"), ("import", "fail")]), &[]);
+    assert_eq!((report.measure, report.variants[0].passing), (Measure::Evidence, 0));
+    assert_eq!(report.variants[0].quality.map(|q| q.mean), Some(0.0));
+    // Behaviour stands above what people say, and what does not compile fails its test.
+    let mut both = of(tested, &[("compile", "pass"), ("command", "pass")]);
+    review_all(&mut both, |_| 2);
+    let report = build(&both, &[]);
+    assert_eq!((report.measure, report.variants[0].passing), (Measure::PassRate, 2));
+    let report = build(&of(tested, &[("compile", "fail")]), &[]);
+    assert_eq!(report.measure, Measure::PassRate);
+    assert_eq!(report.variants[0].quality.map(|q| q.mean), Some(0.0));
+    let mut reviewed = passed;
+    review_all(&mut reviewed, |_| 4);
+    assert_eq!(build(&reviewed, &[]).measure, Measure::Stars);
+}

@@ -1,8 +1,8 @@
-//! By what outputs are judged: people's stars, executed checks, or machine evidence.
+//! By what outputs are judged: behaviour under test, else people's stars, else machine evidence.
 
 use std::collections::BTreeSet;
 
-use crate::check;
+use crate::check::{self, Check};
 use crate::report::model::{CellFacts, Measure};
 use crate::review::Review;
 use crate::sweep::ReportRules;
@@ -16,10 +16,10 @@ pub fn measure<'c>(judged: impl Iterator<Item = &'c CellFacts> + Clone) -> Measu
     };
     if variants.is_empty() {
         Measure::None
+    } else if all(&|cell| cell.behaviour.is_some()) {
+        Measure::PassRate
     } else if all(&|cell| stars(cell).is_some()) {
         Measure::Stars
-    } else if all(&|cell| check_passes(cell).is_some()) {
-        Measure::PassRate
     } else if all(&|cell| evidence(cell).is_some()) {
         Measure::Evidence
     } else {
@@ -33,16 +33,19 @@ pub fn stars(cell: &CellFacts) -> Option<f64> {
     (!given.is_empty()).then(|| crate::stats::mean(&given))
 }
 
-/// What executing the output says; unknown where a check could not run.
-pub fn check_passes(cell: &CellFacts) -> Option<bool> {
-    check::passes(&cell.checks)
+/// What the tests of an output say; unknown where none could run. `tested`: the sweep puts this
+/// prompt's outputs to a test. To compile and to import are preconditions: they alone prove nothing.
+pub fn behaviour(checks: &[Check], tested: bool) -> Option<bool> {
+    tested.then(|| check::passes(checks)).flatten()
 }
 
-/// The rubric's share, for an answer that is whole and parses.
+/// The rubric's share, for an answer that is whole, parses, and fails no check.
 pub fn evidence(cell: &CellFacts) -> Option<f64> {
     let analysis = cell.analysis.as_ref()?;
     let coverage = analysis.coverage?;
-    let whole = analysis.complete && analysis.parses == Some(true);
+    let whole = analysis.complete
+        && analysis.parses == Some(true)
+        && check::passes(&cell.checks) != Some(false);
     Some(if whole { coverage } else { 0.0 })
 }
 
@@ -50,18 +53,21 @@ pub fn evidence(cell: &CellFacts) -> Option<f64> {
 pub fn quality(cell: &CellFacts, measure: Measure) -> Option<f64> {
     match measure {
         Measure::Stars => stars(cell),
-        Measure::PassRate => check_passes(cell).map(|passes| f64::from(u8::from(passes))),
+        Measure::PassRate => cell.behaviour.map(|passes| f64::from(u8::from(passes))),
         Measure::Evidence => evidence(cell),
         Measure::None => None,
     }
 }
 
-/// Whether an output can be used: checks decide where they ran, then stars, then evidence.
+/// Whether an output can be used: not if a check fails, compile and import included; yes if its
+/// tests pass; else stars decide, then evidence.
 pub fn passes(cell: &CellFacts, measure: Measure, rules: &ReportRules) -> Option<bool> {
-    check_passes(cell).or_else(|| match measure {
+    if check::passes(&cell.checks) == Some(false) {
+        return Some(false);
+    }
+    cell.behaviour.or_else(|| match measure {
         Measure::Stars => stars(cell).map(|stars| stars >= rules.min_stars),
-        Measure::PassRate => None,
         Measure::Evidence => evidence(cell).map(|share| share >= rules.min_evidence),
-        Measure::None => None,
+        Measure::PassRate | Measure::None => None,
     })
 }

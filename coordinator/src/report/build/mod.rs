@@ -13,7 +13,7 @@ mod validity;
 mod variants;
 mod warnings;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bakeoff_model::GpuSpec;
 use bakeoff_proto::{MetricsRecord, SCHEMA_VERSION};
@@ -97,6 +97,12 @@ fn cells(
             None => {}
         }
     }
+    let command = collected.plan.sweep.checks.as_ref().is_some_and(|c| c.command.is_some());
+    let tested: BTreeSet<&str> = prompts
+        .iter()
+        .filter(|prompt| command || prompt.task.is_some())
+        .map(|prompt| prompt.id.as_str())
+        .collect();
     let languages: BTreeMap<&str, &str> =
         prompts.iter().map(|p| (p.id.as_str(), p.language.as_str())).collect();
     let mut analysers: BTreeMap<&str, Analyser<'_>> = prompts
@@ -111,6 +117,8 @@ fn cells(
             let analysis = analysers
                 .get_mut(row.prompt_id.as_str())
                 .and_then(|analyser| analyse(collected, row, record?, analyser, &languages));
+            let checks = checks(collected, row, record, warnings);
+            let behaviour = measures::behaviour(&checks, tested.contains(row.prompt_id.as_str()));
             CellFacts {
                 cell: row.cell.clone(),
                 variant: collected.variant_name(row),
@@ -121,7 +129,8 @@ fn cells(
                 finish: record.map(|r| r.output.finish_reason),
                 metrics: record.map(|r| r.metrics.clone()),
                 analysis,
-                checks: checks(collected, row, record, warnings),
+                checks,
+                behaviour,
                 reviews: reviews.get(&row.cell).cloned().unwrap_or_default(),
                 passes: None,
                 failure: collected

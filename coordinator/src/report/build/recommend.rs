@@ -253,9 +253,7 @@ impl Judge<'_> {
             Key::Quality => match self.measure {
                 Measure::Stars => measures::stars(cell),
                 // A share of zero has no ratio: shift it, the order and the sign stay.
-                Measure::PassRate => {
-                    measures::check_passes(cell).map(|p| 1.0 + f64::from(u8::from(p)))
-                }
+                Measure::PassRate => cell.behaviour.map(|p| 1.0 + f64::from(u8::from(p))),
                 Measure::Evidence => measures::evidence(cell).map(|share| share + 1.0),
                 Measure::None => None,
             },

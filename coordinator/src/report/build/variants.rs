@@ -83,7 +83,7 @@ fn variant(
         .filter_map(|(cell, _)| Some(cell.metrics.as_ref()?.time_s))
         .sum();
     let gpu_s_per_passing = (passing > 0).then(|| judged_time / passing as f64);
-    let pass_rate = score::pass_rate(judged().map(|(cell, _)| measures::check_passes(cell)));
+    let pass_rate = score::pass_rate(judged().map(|(cell, _)| cell.behaviour));
     let price_per_s = rules.price_per_gpu_hour.map(|price| price / 3600.0);
     let size = size(&records);
     let texts = |of: fn(&Review) -> &str| {
@@ -247,7 +247,7 @@ fn suite_scores<'a>(
     score::suite(
         judged
             .filter(|(cell, _)| tasks.contains(cell.prompt.as_str()))
-            .filter_map(|(cell, _)| Some((cell.prompt.as_str(), measures::check_passes(cell)?))),
+            .filter_map(|(cell, _)| Some((cell.prompt.as_str(), cell.behaviour?))),
     )
 }
 

@@ -249,7 +249,7 @@ fn formulas(report: &Report) -> String {
          - TTFT: time to the first token. TPOT: (time − TTFT) / (tokens − 1), or 1000 / (tok/s) where no step was timed. decode tok/s: 1000 / TPOT.\n\
          - of bound: decode tok/s over its bound, read bandwidth measured in the same process / bytes read for a token.\n\
          - intervals: 95 %, the wider of the percentile bootstrap (2,000 resamples, fixed seed) and Student's t, of shares Wilson's; differences are paired by prompt and run; a single pair counts beyond {:.0} %.\n\
-         - usable: passes its checks where checks ran; else reaches {:.1} stars; else is complete, parses and shows {:.0} % of the rubric.\n\
+         - usable: fails no check, and passes its tests where there are tests; else reaches {:.1} stars; else is complete, parses and shows {:.0} % of the rubric.\n\
          - cost: price of a GPU-hour × generation time; loading is left out.\n\
          - sizing: bandwidth / weight bytes read for a token; memory − 4.5 GB − weights, over the keys and values of 4,096 tokens.\n",
         report.rules.margin_pct,
