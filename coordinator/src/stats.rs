@@ -119,6 +119,8 @@ pub struct Ratio {
     pub n: usize,
     /// The interval excludes 1; for a single pair, the ratio is beyond the margin.
     pub significant: bool,
+    /// About how many more pairs would tell, see [`more_pairs`].
+    pub more_pairs: Option<usize>,
 }
 
 impl Ratio {
@@ -145,8 +147,25 @@ impl Ratio {
             high: interval.map(|i| i.1),
             n: logs.len(),
             significant,
+            more_pairs: more_pairs(&logs, (margin_pct / 100.0).ln_1p()),
         })
     }
+}
+
+/// How many more paired differences would show, in four of five repetitions, that their mean is not
+/// zero: n = ((z₀.₉₇₅ + z₀.₈) · s / δ)² in all, with the standard deviation s of those there are and
+/// δ the larger of their mean and `least`, the smallest difference that matters. `None` for fewer
+/// than two differences, and where they do not vary: then more of the same tell nothing.
+pub fn more_pairs(differences: &[f64], least: f64) -> Option<usize> {
+    const Z: f64 = 1.959_964 + 0.841_621;
+    let (n, mean) = (differences.len(), mean(differences));
+    let variance = differences.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / (n as f64 - 1.0);
+    let delta = mean.abs().max(least);
+    if n < 2 || variance <= 0.0 || delta <= 0.0 {
+        return None;
+    }
+    let needed = (Z * Z * variance / (delta * delta)).ceil() as usize;
+    Some(needed.saturating_sub(n).max(1))
 }
 
 /// Probability that at least one of `k` samples passes, estimated without bias from `c` passes in
@@ -235,6 +254,29 @@ mod tests {
         assert_eq!(Stat::rate(0, 5).unwrap().low, Some(0.0));
         assert_eq!(Stat::rate(0, 0), None);
         assert_eq!(Stat::rate(2, 1), None);
+    }
+
+    /// By simulation: with as many pairs as asked for, about four of five samples tell.
+    #[test]
+    fn as_many_more_pairs_as_said_tell() {
+        let known = [0.3, -0.1, 0.4, -0.2];
+        let (n, delta) = (known.len(), mean(&known));
+        let sd = (known.iter().map(|d| (d - delta).powi(2)).sum::<f64>() / 3.0).sqrt();
+        let all = n + more_pairs(&known, 0.05).expect("they vary");
+        assert_eq!(all, 69);
+        let mut rng = ChaCha8Rng::seed_from_u64(11);
+        let mut normal = || (0..12).map(|_| rng.random_range(0.0..1.0)).sum::<f64>() - 6.0;
+        let told = (0..300)
+            .filter(|_| {
+                let values: Vec<f64> = (0..all).map(|_| delta + sd * normal()).collect();
+                let m = mean(&values);
+                let v = values.iter().map(|x| (x - m).powi(2)).sum::<f64>() / (all as f64 - 1.0);
+                m - student_t(all - 1) * (v / all as f64).sqrt() > 0.0
+            })
+            .count();
+        assert!((216..=264).contains(&told), "{told} of 300");
+        assert_eq!(more_pairs(&[0.1], 0.05), None);
+        assert_eq!(more_pairs(&[0.0, 0.0, 0.0], 0.05), None);
     }
 
     #[test]

@@ -238,10 +238,13 @@ pub struct Recommendation {
     pub variant: Option<String>,
     /// The variant's anchor.
     pub anchor: Option<String>,
+    /// Names and anchors of those that cannot be told apart, where that is the answer.
+    #[serde(default)]
+    pub tied: Vec<(String, String)>,
     /// The rule in words.
     pub rule: String,
-    /// What sets it apart from the next, and how sure that is; without a variant, why there is
-    /// none.
+    /// What sets it apart from the next, and how sure that is; of a tie, what would tell; else
+    /// why there is no variant.
     pub because: String,
     /// The numbers to decide by, the most important first.
     pub figures: Vec<Figure>,

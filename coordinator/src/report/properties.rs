@@ -107,6 +107,7 @@ fn conclusions(report: &Report) -> Vec<String> {
     let mut texts = Vec::new();
     for r in &report.recommendations {
         texts.extend([r.variant.clone().unwrap_or_default(), r.because.clone()]);
+        texts.extend(r.tied.iter().map(|(name, _)| name.clone()));
         texts.extend(r.figures.iter().map(|f| f.value.clone()));
     }
     for i in &report.insights {

@@ -138,7 +138,14 @@ fn no_rank_where_the_difference_is_noise() {
     review_all(&mut noisy, |_| 4);
     let report = build(&noisy, &[]);
     assert!(report.recommendations[0].variant.is_none());
-    assert!(report.recommendations[0].because.contains("not significant"));
+    let tie = &report.recommendations[0];
+    let tied: Vec<_> = tie.tied.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(tied, ["builtin:tiny-qwen3", "builtin:tiny-qwen2"]);
+    assert!(tie.because.contains("not distinguishable by speed (30.2 tok/s and 30.1"), "{tie:?}");
+    assert!(tie.because.contains("more prompt"), "{}", tie.because);
+    assert!(
+        documents(&noisy).markdown.contains("**builtin:tiny-qwen3** or **builtin:tiny-qwen2**")
+    );
     assert!(report.variants[0].tok_per_s.is_some_and(|s| s.low.is_some()));
 }
 

@@ -1,5 +1,7 @@
 //! Recommendations, each by a rule that stands in the sweep and beside the result.
 
+use std::collections::BTreeSet;
+
 use super::measures;
 use crate::report::model::{CellFacts, Figure, Measure, Recommendation, Variant};
 use crate::stats::Ratio;
@@ -135,6 +137,7 @@ impl Judge<'_> {
             use_case: of.name.to_owned(),
             variant: None,
             anchor: None,
+            tied: Vec::new(),
             rule,
             because,
             figures: Vec::new(),
@@ -165,15 +168,7 @@ impl Judge<'_> {
                     first.words(),
                     lead(second, &ratio, &next.name, self.rules)
                 ),
-                _ => {
-                    return none(
-                        of.rule,
-                        format!(
-                            "no rank: the difference between {} and {} is not significant",
-                            winner.name, next.name
-                        ),
-                    );
-                }
+                _ => return self.tie(of, &equals),
             },
             (None, Some(next)) => match self.ratio(winner, next, first) {
                 Some(ratio) => lead(first, &ratio, &next.name, self.rules),
@@ -188,10 +183,87 @@ impl Judge<'_> {
             use_case: of.name.to_owned(),
             variant: Some(winner.name.clone()),
             anchor: Some(winner.anchor.clone()),
+            tied: Vec::new(),
             rule: of.rule,
             because,
             figures: self.figures(winner, of.figures),
             caveats: self.caveats(winner),
+        }
+    }
+
+    /// Those that cannot be told apart are the answer, with what would tell, and with what is ruled
+    /// out. `equals`: those alike by the first key, the best by the second first.
+    fn tie(&self, of: Use<'_>, equals: &[&Variant]) -> Recommendation {
+        let [first, second] = of.keys;
+        let (best, next) = (equals[0], equals[1]);
+        let behind = |v: &Variant, key| self.ratio(best, v, key).filter(|r| r.significant);
+        let (tied, worse): (Vec<&Variant>, Vec<&Variant>) =
+            equals.iter().copied().partition(|v| behind(v, second).is_none());
+        let mut because = format!(
+            "not distinguishable by {} ({}{}) nor by {}: {}",
+            first.words(),
+            tied.iter().map(|v| self.shown(v, first)).collect::<Vec<_>>().join(" and "),
+            self.ratio(best, next, first).map_or_else(String::new, |r| spread(first, &r)),
+            second.words(),
+            self.what_would_tell(best, next, of.keys),
+        );
+        for v in self.variants.iter().filter(|v| !tied.iter().any(|t| t.name == v.name)) {
+            let key = if worse.iter().any(|w| w.name == v.name) { second } else { first };
+            let why = match behind(v, key) {
+                _ if !of.fit.iter().any(|f| f.name == v.name) => {
+                    format!("{} does not meet the rule", v.name)
+                }
+                Some(ratio) => {
+                    format!("{} is {}", best.name, lead(key, &ratio, &v.name, self.rules))
+                }
+                None => continue,
+            };
+            because.push_str(&format!("; not {}: {why}", v.name));
+        }
+        let mut caveats: Vec<String> = Vec::new();
+        for caveat in tied.iter().flat_map(|v| self.caveats(v)) {
+            if !caveats.contains(&caveat) {
+                caveats.push(caveat);
+            }
+        }
+        Recommendation {
+            use_case: of.name.to_owned(),
+            variant: None,
+            anchor: None,
+            tied: tied.iter().map(|v| (v.name.clone(), v.anchor.clone())).collect(),
+            rule: of.rule,
+            because,
+            figures: Vec::new(),
+            caveats,
+        }
+    }
+
+    /// How many more prompts would tell two apart, by the key that needs the fewest.
+    fn what_would_tell(&self, a: &Variant, b: &Variant, keys: [Key; 2]) -> String {
+        let ratios: Vec<Ratio> = keys.iter().filter_map(|key| self.ratio(a, b, *key)).collect();
+        let prompts: BTreeSet<&str> =
+            self.cells.iter().filter(|c| c.variant == a.name).map(|c| c.prompt.as_str()).collect();
+        let more = ratios.iter().filter_map(|ratio| {
+            // Each prompt gives as many pairs as the sweep has runs.
+            let of_prompt = ratio.n.div_ceil(prompts.len().max(1)).max(1);
+            Some(ratio.more_pairs?.div_ceil(of_prompt))
+        });
+        match more.min() {
+            Some(1) => "about 1 more prompt would tell".to_owned(),
+            Some(prompts) => format!("about {prompts} more prompts would tell"),
+            None if ratios.iter().all(|ratio| ratio.n < 2) => {
+                "a single pair shows no spread, so add prompts or runs".to_owned()
+            }
+            None => "they agree in every pair, so only other prompts would tell".to_owned(),
+        }
+    }
+
+    /// A variant's value as people read it.
+    fn shown(&self, v: &Variant, key: Key) -> String {
+        match key {
+            Key::Speed => format!("{:.1} tok/s", value(v, key)),
+            Key::Quality => self.measure.show(value(v, key)),
+            Key::GpuTime => format!("{:.2} s", value(v, key)),
         }
     }
 
@@ -294,6 +366,18 @@ fn value(v: &Variant, key: Key) -> f64 {
 fn better(a: &Variant, b: &Variant, key: Key) -> std::cmp::Ordering {
     let (a, b) = (value(a, key), value(b, key));
     if key == Key::GpuTime { a.total_cmp(&b) } else { b.total_cmp(&a) }
+}
+
+/// How sure a difference is that is none, behind the values; ratios of shifted shares are not shown.
+fn spread(key: Key, ratio: &Ratio) -> String {
+    let pairs =
+        if ratio.n == 1 { "a single pair".to_owned() } else { format!("{} pairs", ratio.n) };
+    match (key, ratio.low, ratio.high) {
+        (Key::Speed | Key::GpuTime, Some(low), Some(high)) => {
+            format!("; 95 % interval of their ratio {low:.2}–{high:.2}, {pairs}")
+        }
+        _ => format!("; {pairs}"),
+    }
 }
 
 /// How far ahead of the next, and how sure that is.

@@ -35,8 +35,12 @@ fn recommendations(out: &mut String, report: &Report) {
         "## Recommendation\n\n| use | model | figures | how sure | rule |\n|---|---|---|---|---|\n",
     );
     for r in &report.recommendations {
-        let model =
-            r.variant.as_deref().map_or_else(|| "none".to_owned(), |v| format!("**{}**", text(v)));
+        let tied: Vec<_> = r.tied.iter().map(|(name, _)| format!("**{}**", text(name))).collect();
+        let model = match &r.variant {
+            Some(variant) => format!("**{}**", text(variant)),
+            None if tied.is_empty() => "none".to_owned(),
+            None => tied.join(" or "),
+        };
         let caveats = if r.caveats.is_empty() {
             String::new()
         } else {
