@@ -203,9 +203,10 @@ fn no_secret_shows_in_the_parsed_command_line() {
 fn both_programs_complete_in_every_shell() {
     use clap_complete::Shell;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::PowerShell, Shell::Elvish] {
-        for (mut command, word) in
-            [(Cli::command(), "collect"), (bakeoff_worker::commands::command_line(), "--health-addr")]
-        {
+        for (mut command, word) in [
+            (Cli::command(), "collect"),
+            (bakeoff_worker::commands::command_line(), "--health-addr"),
+        ] {
             let mut script = Vec::new();
             let name = command.get_name().to_owned();
             clap_complete::generate(shell, &mut command, name, &mut script);
