@@ -9,6 +9,9 @@ use crate::check::sandbox::SandboxError;
 use crate::collect::read::ReadError;
 use crate::compare::Refused;
 use crate::hub::HubError;
+use crate::kubernetes::bundle::BundleError;
+use crate::kubernetes::objects::NoImage;
+use crate::kubernetes::template::TemplateError;
 use crate::plan::PlanError;
 use crate::publish::PublishError;
 use crate::review::push::PushError;
@@ -38,6 +41,16 @@ pub enum Error {
     Sandbox(#[from] SandboxError),
     #[error(transparent)]
     Compare(#[from] Refused),
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error("--template {path}")]
+    Template {
+        path: String,
+        #[source]
+        source: TemplateError,
+    },
+    #[error(transparent)]
+    Image(#[from] NoImage),
     /// A flag, an argument or a file that the user can change, with what to do.
     #[error("{0}")]
     Input(String),
@@ -81,6 +94,9 @@ impl Error {
             | Self::Plan(_)
             | Self::Hub(_)
             | Self::Compare(_)
+            | Self::Bundle(_)
+            | Self::Template { .. }
+            | Self::Image(_)
             | Self::Input(_)
             | Self::InputFile { .. } => true,
             Self::Read(error) => read_is_bad_input(error),

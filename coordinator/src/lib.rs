@@ -19,6 +19,7 @@
 //! Around it:
 //! - [`commands`]: the command line, one file a command
 //! - [`connect`]: queue and store from flags and environment
+//! - [`kubernetes`]: a sweep as the Job that runs it in a cluster
 //! - `embedded` (feature): queue and worker inside this process
 //! - [`error`]: which error ends with which exit code
 //! - [`units`]: quantities as people read them
@@ -35,6 +36,7 @@ pub mod error;
 mod finished;
 pub mod forecast;
 pub mod hub;
+pub mod kubernetes;
 pub mod plan;
 pub mod publish;
 pub mod quality;

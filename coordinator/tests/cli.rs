@@ -58,6 +58,7 @@ fn every_command_explains_itself_with_an_example() {
         "compare",
         "export",
         "delete",
+        "k8s-job",
         "completions",
     ] {
         let help = coordinator(folder.path(), &[command, "--help"]);

@@ -27,7 +27,7 @@ fn settings() -> CheckSettings {
 
 fn open(settings: &CheckSettings) -> Sandbox {
     Sandbox::open(settings, false)
-        .unwrap_or_else(|error| panic!("{error}\n(deploy/test.sh installs bubblewrap)"))
+        .unwrap_or_else(|error| panic!("{error}\n(`cargo xtask test` installs bubblewrap)"))
 }
 
 fn run_with(settings: &CheckSettings, code: &str) -> Ended {

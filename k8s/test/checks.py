@@ -1,27 +1,37 @@
 """What must hold of every set of manifests. A check yields a sentence for each thing that is wrong;
 test_manifests.py runs all of them on all overlays, and proves each able to find something."""
+import copy
 import functools
 import json
 import os
 import re
-import tomllib
 from urllib.parse import urlparse
 
 import jsonschema
 import kubernetes_validate
 
-from manifests import REPOSITORY, constant, selects, where
+from manifests import REPOSITORY, constant, owner_spec, selects, where
 
-KUBERNETES = "1.32"
+# All that are supported, each with the schemas that kubernetes-validate brings.
+KUBERNETES = [f"1.{minor}" for minor in range(29, 38)]
 CRDS = {
     "ScaledJob": "scaledjob.keda.sh.json",
     "PodMonitor": "podmonitor.monitoring.coreos.com.json",
     "PrometheusRule": "prometheusrule.monitoring.coreos.com.json",
 }
 NAMES = "proto/src/names.rs"
-# What no further try changes: a sweep that finished with failed cells, a model that does not exist.
-# A coordinator's or worker's 2 may also be a broker or store that is not up yet.
-FINAL_EXIT_CODES = {"bakeoff-coordinator": {3}, "bakeoff-prefetch": {2}, "bakeoff-worker": set()}
+# By container: what no further try changes (a sweep that finished with failed cells, a model that does not
+# exist), and what is no failure (told to stop by a signal). A coordinator's 2 may also be a broker or store
+# that is not up yet.
+FINAL_EXIT_CODES = {"coordinator": {3}, "prefetch": {2}, "worker": {2}}
+IGNORED_EXIT_CODES = {"coordinator": set(), "prefetch": {4}, "worker": {4}}
+OUR_CONTAINERS = set(FINAL_EXIT_CODES)
+# Hosts that nobody can own: one that never resolves (RFC 2606), one that is this machine.
+NOBODYS_REGISTRIES = ("registry.invalid/bakeoff/", "localhost/bakeoff/")
+# Its digest was not to be had where this was written.
+BY_TAG = {"natsio/prometheus-nats-exporter"}
+# What whoever installs makes by hand, as the component that needs it says.
+MADE_BY_HAND = {"bakeoff-ca": {"ca.crt"}}
 CHECKS = []
 
 
@@ -30,22 +40,39 @@ def check(function):
     return function
 
 
+@functools.cache
+def schema_problems(text):
+    """What is wrong with one object, as JSON: the same one is in many renderings."""
+    doc = json.loads(text)
+    problems = []
+
+    def validate(doc, version):
+        try:
+            kubernetes_validate.validate(doc, version, strict=True)
+        except kubernetes_validate.SchemaNotFoundError:
+            problems.append(f"{where(doc)}: no schema is known for it in {version}: keep one in k8s/test/crds")
+        except kubernetes_validate.ValidationError as error:
+            problems.append(f"{where(doc)} in {version}: {error.message}")
+
+    if doc["kind"] in CRDS:
+        path = REPOSITORY / "k8s/test/crds" / CRDS[doc["kind"]]
+        try:
+            jsonschema.validate(doc, json.loads(path.read_text()))
+        except jsonschema.ValidationError as error:
+            problems.append(f"{where(doc)}: {error.message}")
+        if doc["kind"] == "ScaledJob":
+            doc = {"apiVersion": "batch/v1", "kind": "Job", "metadata": doc["metadata"], "spec": doc["spec"]["jobTargetRef"]}
+        else:
+            return problems
+    for version in KUBERNETES:
+        validate(doc, version)
+    return problems
+
+
 @check
 def objects_match_their_schemas(manifests):
     for doc in manifests.docs:
-        try:
-            if doc["kind"] in CRDS:
-                path = REPOSITORY / "k8s/test/crds" / CRDS[doc["kind"]]
-                jsonschema.validate(doc, json.loads(path.read_text()))
-                if doc["kind"] == "ScaledJob":
-                    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": doc["metadata"]}
-                    kubernetes_validate.validate({**job, "spec": doc["spec"]["jobTargetRef"]}, KUBERNETES, strict=True)
-            else:
-                kubernetes_validate.validate(doc, KUBERNETES, strict=True)
-        except kubernetes_validate.SchemaNotFoundError:
-            yield f"{where(doc)}: no schema is known for it: keep one in k8s/test/crds"
-        except (kubernetes_validate.ValidationError, jsonschema.ValidationError) as error:
-            yield f"{where(doc)}: {error.message}"
+        yield from schema_problems(json.dumps(doc, sort_keys=True))
 
 
 @check
@@ -90,11 +117,14 @@ def images_are_pinned(manifests):
     for doc, _, container in manifests.containers():
         image = container["image"]
         name, _, digest = image.partition("@")
-        tag = name.rsplit("/", 1)[-1].partition(":")[2]
+        repository, _, tag = name.partition(":") if "/" not in name.partition(":")[2] else (name, "", "")
         if not re.match(r"v?\d+\.\d+", tag):
             yield f"{where(doc, container)}: {image} has no version"
-        # Our own images are built from this repository; their digests are known to who pushes them.
-        if not name.startswith("bakeoff/") and not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+        if container["name"] in OUR_CONTAINERS:
+            # Built from this repository; digests are known to who pushes them.
+            if not name.startswith(NOBODYS_REGISTRIES):
+                yield f"{where(doc, container)}: {image} is a name that somebody else may own"
+        elif repository not in BY_TAG and not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
             yield f"{where(doc, container)}: {image} has no digest"
 
 
@@ -110,7 +140,7 @@ def made_secrets():
 
 @check
 def references_lead_somewhere(manifests):
-    maps = {doc["metadata"]["name"]: set(doc["data"]) for doc in manifests.kind("ConfigMap")}
+    maps = MADE_BY_HAND | {doc["metadata"]["name"]: set(doc["data"]) for doc in manifests.kind("ConfigMap")}
     claims = {doc["metadata"]["name"] for doc in manifests.kind("PersistentVolumeClaim")}
     accounts = {doc["metadata"]["name"] for doc in manifests.kind("ServiceAccount")}
 
@@ -146,7 +176,8 @@ def references_lead_somewhere(manifests):
                 for kind, known in (("secretKeyRef", made_secrets()), ("configMapKeyRef", maps)):
                     if kind in entry.get("valueFrom", {}):
                         reference = entry["valueFrom"][kind]
-                        yield from look(at, kind, known, reference["name"], [reference["key"]])
+                        keys = [] if reference.get("optional") else [reference["key"]]
+                        yield from look(at, kind, known, reference["name"], keys)
 
 
 @check
@@ -228,7 +259,7 @@ def known_variables():
 @check
 def variables_are_known(manifests):
     for doc, _, container in manifests.containers():
-        if container["image"].startswith("bakeoff/"):
+        if container["name"] in OUR_CONTAINERS:
             names = set(manifests.environment(container))
             for source in container.get("envFrom", []):
                 names |= made_secrets().get(source.get("secretRef", {}).get("name"), set())
@@ -272,12 +303,49 @@ def probes_ask_the_process_alone(manifests):
 
 @check
 def workers_have_time_to_drain(manifests):
-    for doc, job, container in manifests.workers():
+    for doc, spec, container in manifests.workers():
         grace = int(manifests.environment(container).get("BAKEOFF_GRACE", "25"))
-        if job["template"]["spec"].get("terminationGracePeriodSeconds", 30) < grace + 20:
+        if spec["template"]["spec"].get("terminationGracePeriodSeconds", 30) < grace + 20:
             yield f"{where(doc)}: the pod is killed before the drain of {grace} s and handing back are over"
-        if job["template"]["spec"].get("restartPolicy") != "Never":
-            yield f"{where(doc)}: a worker that left because the queue is empty would be started again"
+
+
+@check
+def workers_stay_or_are_replaced(manifests):
+    running = []
+    for doc, spec, container in manifests.workers():
+        env = manifests.environment(container)
+        if doc["kind"] == "Deployment":
+            if spec["replicas"]:
+                running.append(where(doc))
+            if "BAKEOFF_IDLE_EXIT" in env:
+                yield f"{where(doc)}: a worker that left because the queue is empty would be started again"
+            # A pod of the new image gets its GPU only when one of the old has gone.
+            if spec["strategy"]["rollingUpdate"].get("maxSurge") != 0:
+                yield f"{where(doc)}: a new image needs more GPUs than there are"
+        else:
+            running.append(where(doc))
+            if spec["template"]["spec"].get("restartPolicy") != "Never":
+                yield f"{where(doc)}: a worker that left because the queue is empty would be started again"
+            if "BAKEOFF_IDLE_EXIT" not in env:
+                yield f"{where(doc)}: its workers never leave, so nothing scales down"
+    if len(running) != 1:
+        yield f"one set of workers, and there are {running}"
+    templates = [copy.deepcopy(spec["template"]) for _, spec, _ in manifests.workers()]
+    for template in templates:
+        template["spec"].pop("restartPolicy", None)
+        for container in template["spec"]["containers"]:
+            container["env"] = [entry for entry in container["env"] if entry["name"] != "BAKEOFF_IDLE_EXIT"]
+    if any(template != templates[0] for template in templates):
+        yield "the ScaledJob's pods are not the Deployment's: `keda` comes after what changes the worker"
+
+
+@check
+def sweeps_start_when_somebody_starts_them(manifests):
+    for doc in manifests.kind("CronJob"):
+        if doc["spec"].get("suspend") is not True:
+            yield f"{where(doc)} starts Jobs by itself"
+    if not manifests.named("CronJob", "bakeoff-coordinator"):
+        yield "there is no template of a sweep's Job"
 
 
 @check
@@ -286,44 +354,63 @@ def disruptions_cost_little(manifests):
         labels = doc["spec"]["template"]["metadata"]["labels"]
         if not any(selects(budget["spec"]["selector"], labels) for budget in manifests.kind("PodDisruptionBudget")):
             yield f"{where(doc)} has no disruption budget"
-    for doc in manifests.kind("Job", "ScaledJob"):
-        job = doc["spec"].get("jobTargetRef", doc["spec"])
+    for doc in manifests.kind("Job", "CronJob", "ScaledJob"):
+        job = owner_spec(doc)
+        [name] = [container["name"] for container in job["template"]["spec"]["containers"]]
         rules = job.get("podFailurePolicy", {}).get("rules", [])
         ignored = [c["type"] for r in rules if r["action"] == "Ignore" for c in r.get("onPodConditions", [])]
         if "DisruptionTarget" not in ignored:
             yield f"{where(doc)}: a pod that the cluster takes away counts as failed"
-        final = {code for r in rules if r["action"] == "FailJob" for code in r.get("onExitCodes", {}).get("values", [])}
-        if final != FINAL_EXIT_CODES[doc["metadata"]["name"]]:
-            yield f"{where(doc)}: exit codes {sorted(final)} end it, not {sorted(FINAL_EXIT_CODES[doc['metadata']['name']])}"
-    for doc, job, _ in manifests.workers():
-        annotations = job["template"]["metadata"].get("annotations", {})
+        for action, expected in (("FailJob", FINAL_EXIT_CODES), ("Ignore", IGNORED_EXIT_CODES)):
+            of = [rule["onExitCodes"] for rule in rules if rule["action"] == action and "onExitCodes" in rule]
+            codes = {code for on in of for code in on["values"]}
+            if codes != expected[name] or any(on["containerName"] != name or on["operator"] != "In" for on in of):
+                yield f"{where(doc)}: {action} has exit codes {sorted(codes)} of {name}, not {sorted(expected[name])}"
+    for doc, spec, _ in manifests.workers():
+        annotations = spec["template"]["metadata"].get("annotations", {})
         if annotations.get("cluster-autoscaler.kubernetes.io/safe-to-evict") != "false":
             yield f"{where(doc)}: the autoscaler may evict a busy worker"
-        if annotations.get("karpenter.sh/do-not-disrupt") != "true":
-            yield f"{where(doc)}: Karpenter may disrupt a busy worker"
+        # On a spot node the annotation would hold up the drain that the two minutes are for.
+        spot = any("spot" in (key + value).lower() for key, value in spec["template"]["spec"].get("nodeSelector", {}).items())
+        if annotations.get("karpenter.sh/do-not-disrupt") != ("false" if spot else "true"):
+            yield f"{where(doc)}: Karpenter may disrupt a busy worker, or waits for one on a spot node"
 
 
 @check
-def gpu_workers_read_a_filled_cache(manifests):
-    sweep = next(doc for doc in manifests.kind("ConfigMap") if doc["metadata"]["name"].startswith("bakeoff-sweep"))
-    models = tomllib.loads(sweep["data"]["sweep.toml"])["models"]
-    wanted = {f"{model['id']}@{model['revision']}" for model in models if not model["id"].startswith("builtin:")}
-    fetched = set()
+def roles_are_not_shadowed_by_keys(manifests):
+    """Static keys in the environment win over a role."""
+    by_agent = manifests.named("NetworkPolicy", "bakeoff-to-pod-identity")
+    accounts = {a["metadata"]["name"]: a["metadata"].get("annotations", {}) for a in manifests.kind("ServiceAccount")}
     for doc, pod, container in manifests.containers():
-        if container.get("args", [""])[0] == "fetch":
-            fetched |= set(container["args"][1:])
+        role = "eks.amazonaws.com/role-arn" in accounts.get(pod["serviceAccountName"], {})
+        keys = [source for source in container.get("envFrom", []) if source.get("secretRef", {}).get("name", "").endswith("-s3")]
+        if (role or by_agent) and keys:
+            yield f"{where(doc, container)} has a role, and keys that win over it"
+
+
+@check
+def workers_read_a_filled_cache(manifests):
+    claim = manifests.named("PersistentVolumeClaim", "bakeoff-models")
+    for doc, pod, container in manifests.containers():
+        if container["name"] == "prefetch":
             at = {m["name"]: m["mountPath"] for m in container["volumeMounts"]}
             if manifests.environment(container).get("HF_HOME") != at.get("models"):
                 yield f"{where(doc, container)}: HF_HOME is not the volume"
-    for missing in wanted ^ fetched:
-        yield f"the sweep and the prefetch Job differ in {missing}"
-    for doc, _, container in manifests.workers():
+            if not re.search(r"/worker-cpu[:@]", container["image"]):
+                yield f"{where(doc, container)}: {container['image']} is not the CPU image, which alone starts without a driver"
+            if container.get("args", [""])[0] != "fetch":
+                yield f"{where(doc, container)} does not fetch"
+    for doc, spec, container in manifests.workers():
         mount = next((m for m in container["volumeMounts"] if m["name"] == "models"), {})
+        volume = next((v for v in spec["template"]["spec"]["volumes"] if v["name"] == "models"), {})
         env = manifests.environment(container)
-        if env.get("HF_HOME") != mount.get("mountPath") or not mount.get("readOnly"):
-            yield f"{where(doc)}: HF_HOME is not the cache, mounted read-only"
-        if env.get("HF_HUB_OFFLINE") != "1":
-            yield f"{where(doc)}: a worker may download by surprise"
+        own_disk = "emptyDir" in volume and bool(volume["emptyDir"].get("sizeLimit", "").endswith("00Gi"))
+        if env.get("HF_HOME") != mount.get("mountPath") or bool(mount.get("readOnly")) == own_disk:
+            yield f"{where(doc)}: HF_HOME is not the cache, mounted read-only unless it is the pod's own"
+        if env.get("HF_HUB_OFFLINE") != ("0" if own_disk else "1"):
+            yield f"{where(doc)}: a worker downloads by surprise, or never"
+        if ("persistentVolumeClaim" in volume) != bool(claim):
+            yield f"{where(doc)}: the cache is a volume that nobody has, or nobody fills"
 
 
 @check
@@ -346,13 +433,15 @@ def scaling_follows_the_queue(manifests):
                 yield f"{at}: {key} is {metadata.get(key)}, not {value}"
         name, namespace, _, _, port = re.fullmatch(r"([\w-]+)\.([\w-]+)\.(svc)\.(cluster\.local):(\d+)", metadata["natsServerMonitoringEndpoint"]).groups()
         service = manifests.named("Service", name)
+        if not manifests.kind("StatefulSet") and namespace == "nats":
+            continue  # components/own-nats, whose service is not ours
         if not service or namespace != service["metadata"]["namespace"] or int(port) not in [p["port"] for p in service["spec"]["ports"]]:
             yield f"{at}: no service is behind {metadata['natsServerMonitoringEndpoint']}"
-        _, job, container = next(manifests.workers())
-        if "BAKEOFF_IDLE_EXIT" not in manifests.environment(container):
-            yield f"{at}: its workers never leave, so nothing scales down"
     for monitor in manifests.kind("PodMonitor"):
-        names = [port["name"] for _, _, container in manifests.workers() for port in container.get("ports", [])]
+        pods = [t for _, t in manifests.templates() if selects(monitor["spec"]["selector"], t["metadata"]["labels"])]
+        names = {port["name"] for t in pods for c in t["spec"]["containers"] for port in c.get("ports", [])}
         for endpoint in monitor["spec"]["podMetricsEndpoints"]:
             if endpoint["port"] not in names:
-                yield f"{where(monitor)}: workers have no port {endpoint['port']}"
+                yield f"{where(monitor)}: no pod that it selects has a port {endpoint['port']}"
+        if "release" not in monitor["metadata"]["labels"]:
+            yield f"{where(monitor)}: no Prometheus selects it"

@@ -5,7 +5,7 @@ import re
 import yaml
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-POD_OWNERS = {"Job", "StatefulSet", "Deployment", "ScaledJob"}
+POD_OWNERS = {"Job", "CronJob", "StatefulSet", "Deployment", "ScaledJob"}
 
 
 class Manifests:
@@ -25,16 +25,15 @@ class Manifests:
     def templates(self):
         """(owner, pod template) of all that starts pods."""
         for doc in self.kind(*POD_OWNERS):
-            spec = doc["spec"]
-            yield doc, spec["jobTargetRef"]["template"] if doc["kind"] == "ScaledJob" else spec["template"]
+            yield doc, owner_spec(doc)["template"]
 
     def workers(self):
-        """(owner, job spec, container) of the pods that serve the queue."""
-        for doc in self.kind("Job", "ScaledJob"):
-            job = doc["spec"].get("jobTargetRef", doc["spec"])
-            for container in job["template"]["spec"]["containers"]:
+        """(owner, spec, container) of the pods that serve the queue."""
+        for doc in self.kind("Deployment", "ScaledJob"):
+            spec = owner_spec(doc)
+            for container in spec["template"]["spec"]["containers"]:
                 if container["name"] == "worker":
-                    yield doc, job, container
+                    yield doc, spec, container
 
     def containers(self):
         """(owner, pod spec, container), init containers too."""
@@ -53,6 +52,12 @@ class Manifests:
         for entry in container.get("env", []):
             env[entry["name"]] = entry.get("value")
         return env
+
+
+def owner_spec(doc):
+    """The part of an object that holds its pods' template: of a Job in the end, whatever makes it."""
+    spec = doc["spec"]
+    return {"ScaledJob": lambda: spec["jobTargetRef"], "CronJob": lambda: spec["jobTemplate"]["spec"]}.get(doc["kind"], lambda: spec)()
 
 
 def where(doc, container=None):

@@ -1,3 +1,5 @@
+//! Checks that `cuda/abi.h` is what `src/abi` describes.
+//!
 //! With the feature `cuda`: compiles `cuda/*.cu` to machine code for sm_90a with nvcc (from `NVCC`,
 //! `CUDA_HOME` or the PATH) and links them with the CUDA runtime.
 
@@ -8,15 +10,36 @@ use std::{
     thread,
 };
 
+// The description of what host and device share, compiled into this script too: its offsets are
+// those that the compiler gives the crate's structs.
+#[allow(dead_code, unused_imports, reason = "the script only describes")]
+#[path = "src"]
+mod shared {
+    pub mod abi;
+    pub mod describe;
+    pub mod limits;
+    pub mod plan;
+    pub mod ptr;
+}
+use shared::{abi, describe, limits, ptr};
+
+/// Stands for `half::bf16`: two bytes.
+#[allow(non_camel_case_types, dead_code, reason = "named as the crate's")]
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct bf16(u16);
+
 const HEADERS: &[&str] = &[
+    "abi.h",
     "mma.cuh",
     "wgmma.cuh",
     "copies.cuh",
     "common.cuh",
-    "layout.cuh",
     "ring.cuh",
     "grid.cuh",
     "attend.cuh",
+    "attend_tile.cuh",
+    "softmax.cuh",
+    "prepare_head.cuh",
     "choice.cuh",
 ];
 const SOURCES: &[&str] = &[
@@ -35,9 +58,11 @@ fn main() {
     for name in HEADERS.iter().chain(SOURCES) {
         println!("cargo::rerun-if-changed=cuda/{name}");
     }
-    for name in ["NVCC", "CUDA_HOME", "CUDA_PATH"] {
+    for name in ["NVCC", "CUDA_HOME", "CUDA_PATH", "BAKEOFF_WRITE_ABI"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
+    println!("cargo::rerun-if-changed=src");
+    check_header(Path::new("cuda/abi.h"));
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return;
     }
@@ -72,6 +97,22 @@ fn main() {
     println!("cargo::rustc-link-lib=dylib=cudart");
 }
 
+/// The committed header is what the structs say, or is made so where `BAKEOFF_WRITE_ABI` is set.
+fn check_header(path: &Path) {
+    let header = abi::header();
+    if std::fs::read_to_string(path).is_ok_and(|committed| committed == header) {
+        return;
+    }
+    if env::var_os("BAKEOFF_WRITE_ABI").is_some() {
+        std::fs::write(path, header).expect("cuda/abi.h can be written");
+        return;
+    }
+    panic!(
+        "worker/kernels/cuda/abi.h differs from what src/abi and src/limits.rs describe; write it \
+         with BAKEOFF_WRITE_ABI=1 cargo check -p bakeoff-kernels, and commit it"
+    );
+}
+
 fn home() -> Option<PathBuf> {
     env::var_os("CUDA_HOME").or_else(|| env::var_os("CUDA_PATH")).map(PathBuf::from)
 }
@@ -104,7 +145,7 @@ fn run(command: &mut Command) {
         Ok(output) => panic!("{shown} failed:\n{}", String::from_utf8_lossy(&output.stderr)),
         Err(error) => panic!(
             "{shown} could not be started ({error}); install a CUDA 13 toolkit, or run \
-             deploy/cuda-toolchain.sh and source the env file it names"
+             `cargo xtask cuda-toolchain` and source the env file it names"
         ),
     }
 }

@@ -10,9 +10,8 @@
 //! - [`telemetry`]: GPU and process sampled while a cell runs
 //! - [`observe`]: what probes and Prometheus see
 //! - [`signals`], [`host`]: the system's side: stopping, host name, memory and time of the process
-//! - [`error`]: why a command failed, and with which exit code; [`build_id`]: which build
+//! - [`error`]: why a command failed, and with which exit code
 
-pub mod build_id;
 pub mod commands;
 pub mod engine_models;
 pub mod error;

@@ -8,7 +8,6 @@ use bakeoff_proto::record::{
 use bakeoff_proto::{Attempt, Cell, Job, Metrics, MetricsRecord, SCHEMA_VERSION};
 use jiff::Timestamp;
 
-use crate::build_id::BUILD;
 use crate::metrics::Measured;
 use crate::model::{ModelFacts, Output};
 use crate::telemetry::Summary;
@@ -129,7 +128,7 @@ impl CellResult<'_> {
                 weights_sha256: model.weights_sha256.clone(),
                 tokenizer_sha256: model.tokenizer_sha256.clone(),
                 template_sha256: model.template_sha256.clone(),
-                build: BUILD.into(),
+                build: bakeoff_version::BUILD.into(),
                 engine: effective.engine.into(),
                 dtype: job.engine.dtype.as_str().into(),
                 device: effective.device.clone(),

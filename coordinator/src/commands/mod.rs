@@ -6,6 +6,7 @@ mod collect;
 mod compare;
 mod delete;
 mod export;
+mod k8s_job;
 mod plan;
 mod retry;
 mod review;
@@ -24,7 +25,7 @@ use bakeoff_proto::exit::Exit;
 
 /// Compares models on code generation: runs a sweep over workers, collects, reports.
 #[derive(Debug, Parser)]
-#[command(name = "coordinator", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "coordinator", version = bakeoff_version::BUILD, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
     /// How to log.
     #[command(flatten)]
@@ -61,6 +62,7 @@ pub enum Command {
     Compare(compare::CompareArgs),
     Export(export::ExportArgs),
     Delete(delete::DeleteArgs),
+    K8sJob(k8s_job::K8sJobArgs),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  coordinator completions bash > /etc/bash_completion.d/coordinator"
@@ -87,6 +89,7 @@ impl Command {
             Self::Compare(args) => compare::execute(args).await,
             Self::Export(args) => export::execute(args).await,
             Self::Delete(args) => delete::execute(args).await,
+            Self::K8sJob(args) => k8s_job::execute(args).await,
             Self::Completions { shell } => {
                 let name = "coordinator";
                 clap_complete::generate(shell, &mut Cli::command(), name, &mut std::io::stdout());

@@ -11,6 +11,7 @@
 
 mod checks;
 pub mod file;
+pub mod files;
 mod models;
 mod problem;
 mod prompts;

@@ -9,10 +9,12 @@ __device__ __forceinline__ uint32_t ordered_key(float v) {
     return key ? key : 1;
 }
 
-// The `top_k` largest keys in falling order, the lower id first among equals: lane j calls `take` with
-// the j-th's id and key. Element i of a lane is id 32 · i + lane. Called by a whole warp; uses the keys up.
+// The `top_k` largest keys in falling order, the lower id first among equals: lane j calls `take`
+// with the j-th's id and key. Element i of a lane is id 32 · i + lane. Called by a whole warp; uses
+// the keys up.
 template <int PER_LANE, typename Take>
-__device__ __forceinline__ void take_largest(uint32_t (&key)[PER_LANE], uint32_t top_k, const Take& take) {
+__device__ __forceinline__ void take_largest(uint32_t (&key)[PER_LANE], uint32_t top_k,
+                                             const Take& take) {
     const uint32_t lane = threadIdx.x % 32;
 #pragma unroll 1
     for (uint32_t j = 0; j < top_k; ++j) {
@@ -34,8 +36,9 @@ __device__ __forceinline__ void take_largest(uint32_t (&key)[PER_LANE], uint32_t
 // weights over all experts, or among the chosen if `renormalise`. Called by a whole warp; lane j
 // returns the j-th choice.
 template <int PER_LANE>
-__device__ __forceinline__ void choose_experts_of(const float* logits, uint32_t experts, uint32_t top_k,
-                                                  bool renormalise, uint32_t& id, float& weight) {
+__device__ __forceinline__ void choose_experts_of(const float* logits, uint32_t experts,
+                                                  uint32_t top_k, bool renormalise, uint32_t& id,
+                                                  float& weight) {
     const uint32_t lane = threadIdx.x % 32;
     float value[PER_LANE];
     uint32_t key[PER_LANE];
@@ -62,8 +65,9 @@ __device__ __forceinline__ void choose_experts_of(const float* logits, uint32_t 
     weight /= renormalise ? warp_sum(weight) : total;
 }
 
-__device__ __forceinline__ void choose_experts(const float* logits, uint32_t experts, uint32_t top_k,
-                                               bool renormalise, uint32_t& id, float& weight) {
+__device__ __forceinline__ void choose_experts(const float* logits, uint32_t experts,
+                                               uint32_t top_k, bool renormalise, uint32_t& id,
+                                               float& weight) {
     if (experts <= 64)
         choose_experts_of<2>(logits, experts, top_k, renormalise, id, weight);
     else if (experts <= 128)
@@ -81,7 +85,8 @@ __device__ __forceinline__ float from_fixed(int64_t v) { return (float)v * (1.f 
 // The experts of the `top_k` largest of `sums` in falling order, the lower id first among equals:
 // lane j returns the j-th. Leaves the sums in `logits`. Called by a whole warp.
 template <int PER_LANE>
-__device__ __forceinline__ uint32_t largest_of(const int64_t* sums, uint32_t experts, uint32_t top_k, float* logits) {
+__device__ __forceinline__ uint32_t largest_of(const int64_t* sums, uint32_t experts,
+                                               uint32_t top_k, float* logits) {
     const uint32_t lane = threadIdx.x % 32;
     uint32_t key[PER_LANE];
 #pragma unroll
@@ -98,23 +103,25 @@ __device__ __forceinline__ uint32_t largest_of(const int64_t* sums, uint32_t exp
     return id;
 }
 
-__device__ __forceinline__ uint32_t largest_experts(const int64_t* sums, uint32_t experts, uint32_t top_k,
-                                                    float* logits) {
+__device__ __forceinline__ uint32_t largest_experts(const int64_t* sums, uint32_t experts,
+                                                    uint32_t top_k, float* logits) {
     if (experts <= 64) return largest_of<2>(sums, experts, top_k, logits);
     if (experts <= 128) return largest_of<4>(sums, experts, top_k, logits);
     return largest_of<8>(sums, experts, top_k, logits);
 }
 
-// Softmax weights of the chosen (lane j returns the j-th's) over all experts, or among themselves if
-// `renormalise`; the logits count `scale` times. Called by a whole warp.
-__device__ __forceinline__ float choice_weight(const float* logits, uint32_t experts, uint32_t top_k,
-                                               bool renormalise, float scale, const uint32_t* ids) {
+// Softmax weights of the chosen (lane j returns the j-th's) over all experts, or among themselves
+// if `renormalise`; the logits count `scale` times. Called by a whole warp.
+__device__ __forceinline__ float choice_weight(const float* logits, uint32_t experts,
+                                               uint32_t top_k, bool renormalise, float scale,
+                                               const uint32_t* ids) {
     const uint32_t lane = threadIdx.x % 32;
     const float largest = logits[ids[0]];
     const float weight = lane < top_k ? __expf((logits[ids[lane]] - largest) * scale) : 0.f;
     float total = renormalise ? weight : 0.f;
     if (!renormalise)
 #pragma unroll 1
-        for (uint32_t e = lane; e < experts; e += 32) total += __expf((logits[e] - largest) * scale);
+        for (uint32_t e = lane; e < experts; e += 32)
+            total += __expf((logits[e] - largest) * scale);
     return weight / warp_sum(total);
 }

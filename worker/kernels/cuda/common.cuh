@@ -1,9 +1,6 @@
 // Small device functions and the launch helper that all kernels share.
 #pragma once
-#include "layout.cuh"
-
-constexpr int kMaxExperts = 256;
-constexpr int kMaxTopK = 16;
+#include "abi.h"
 
 // Programmatic dependent launch. `wait_for_predecessor` returns when every earlier kernel of the
 // stream has completed and its writes are visible; `let_successor_start` allows the next kernel's
@@ -74,23 +71,25 @@ struct LaunchShape {
 };
 
 template <typename... Params>
-inline cudaError_t launch_kernel(void (*kernel)(Params...), const LaunchShape& shape, const Target& target,
-                                 const Params&... params) {
+inline cudaError_t launch_kernel(void (*kernel)(Params...), const LaunchShape& shape,
+                                 const Target& target, const Params&... params) {
     // The limit without asking, 48 KB, counts static shared memory too.
     if (shape.shared_bytes > 32 * 1024) {
-        cudaError_t e = cudaFuncSetAttribute((const void*)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                             (int)shape.shared_bytes);
+        cudaError_t e =
+            cudaFuncSetAttribute((const void*)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 (int)shape.shared_bytes);
         if (e != cudaSuccess) return e;
     }
     if (shape.cluster > 8) {
-        cudaError_t e = cudaFuncSetAttribute((const void*)kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+        cudaError_t e = cudaFuncSetAttribute((const void*)kernel,
+                                             cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
         if (e != cudaSuccess) return e;
     }
     cudaLaunchConfig_t config = {};
     config.gridDim = shape.grid;
     config.blockDim = dim3(shape.threads);
     config.dynamicSmemBytes = shape.shared_bytes;
-    config.stream = target.stream;
+    config.stream = static_cast<cudaStream_t>(target.stream);
     cudaLaunchAttribute attributes[2];
     int count = 0;
     if (target.dependent) {

@@ -17,30 +17,33 @@ __device__ __forceinline__ uint32_t load_volatile(const uint32_t* p) {
 // and only grows; who leaves last sets it back.
 //
 // A fence would wait for the weights in flight, microseconds at each barrier. Instead, each thread
-// reads back from L2 what it has stored there before it arrives: a value that came back is where every
-// other block will look for it, since all such values are read past L1.
+// reads back from L2 what it has stored there before it arrives: a value that came back is where
+// every other block will look for it, since all such values are read past L1.
 struct Grid {
     uint32_t* arrived;
     uint32_t passed;     // barriers so far
     uint32_t read_back;  // of what this thread stored since the last
 
-    // To be confirmed before the next arrival. A thread that stores several values confirms them after the
-    // last, so that they come back together.
+    // To be confirmed before the next arrival. A thread that stores several values confirms them
+    // after the last, so that they come back together.
     __device__ __forceinline__ void store(float* p, float v) const {
         asm volatile("st.relaxed.gpu.global.f32 [%0], %1;" ::"l"(p), "f"(v) : "memory");
     }
     __device__ __forceinline__ void store(bf16* p, bf16 v) const {
-        asm volatile("st.relaxed.gpu.global.u16 [%0], %1;" ::"l"(p), "h"(__bfloat16_as_ushort(v)) : "memory");
+        asm volatile("st.relaxed.gpu.global.u16 [%0], %1;" ::"l"(p), "h"(__bfloat16_as_ushort(v))
+                     : "memory");
     }
     __device__ __forceinline__ void store(uint2* p, const uint2& v) const {
-        asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1, %2};" ::"l"(p), "r"(v.x), "r"(v.y) : "memory");
+        asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1, %2};" ::"l"(p), "r"(v.x), "r"(v.y)
+                     : "memory");
     }
     __device__ __forceinline__ void store(float2* p, const float2& v) const {
-        asm volatile("st.relaxed.gpu.global.v2.f32 [%0], {%1, %2};" ::"l"(p), "f"(v.x), "f"(v.y) : "memory");
+        asm volatile("st.relaxed.gpu.global.v2.f32 [%0], {%1, %2};" ::"l"(p), "f"(v.x), "f"(v.y)
+                     : "memory");
     }
     __device__ __forceinline__ void store(float4* p, const float4& v) const {
-        asm volatile("st.relaxed.gpu.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"(v.x), "f"(v.y), "f"(v.z),
-                     "f"(v.w)
+        asm volatile("st.relaxed.gpu.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"(v.x),
+                     "f"(v.y), "f"(v.z), "f"(v.w)
                      : "memory");
     }
     __device__ __forceinline__ void confirm(const float* p) {
@@ -55,10 +58,15 @@ struct Grid {
     }
     __device__ __forceinline__ void confirm(const uint2* p) {
         uint2 back;
-        asm volatile("ld.relaxed.gpu.global.v2.u32 {%0, %1}, [%2];" : "=r"(back.x), "=r"(back.y) : "l"(p) : "memory");
+        asm volatile("ld.relaxed.gpu.global.v2.u32 {%0, %1}, [%2];"
+                     : "=r"(back.x), "=r"(back.y)
+                     : "l"(p)
+                     : "memory");
         read_back ^= back.x ^ back.y;
     }
-    __device__ __forceinline__ void confirm(const float2* p) { confirm(reinterpret_cast<const uint2*>(p)); }
+    __device__ __forceinline__ void confirm(const float2* p) {
+        confirm(reinterpret_cast<const uint2*>(p));
+    }
     __device__ __forceinline__ void confirm(const float4* p) {
         uint4 back;
         asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
@@ -73,7 +81,8 @@ struct Grid {
         confirm(p);
     }
     __device__ __forceinline__ void publish_sum(int64_t* p, int64_t v) {
-        read_back ^= (uint32_t)atomicAdd(reinterpret_cast<unsigned long long*>(p), (unsigned long long)v);
+        read_back ^=
+            (uint32_t)atomicAdd(reinterpret_cast<unsigned long long*>(p), (unsigned long long)v);
     }
 
     // By all consumers of the block: what they published has come back when this returns.
@@ -87,7 +96,8 @@ struct Grid {
     }
     __device__ __forceinline__ void arrive() {
         settle();
-        if (threadIdx.x == 0) asm volatile("red.relaxed.gpu.global.add.u32 [%0], 1;" ::"l"(arrived) : "memory");
+        if (threadIdx.x == 0)
+            asm volatile("red.relaxed.gpu.global.add.u32 [%0], 1;" ::"l"(arrived) : "memory");
         ++passed;
     }
     // By all consumers.
@@ -130,14 +140,15 @@ __device__ __forceinline__ void load_gamma(const bf16* gamma, float4* planes, ui
     const uint2* in = reinterpret_cast<const uint2*>(gamma);
     for (uint32_t i = threadIdx.x; i < quads; i += kConsumers) {
         const uint2 g = __ldg(in + i);
-        planes[(i & 1) * vectors + (i >> 1)] = make_float4(low(g.x), high(g.x), low(g.y), high(g.y));
+        planes[(i & 1) * vectors + (i >> 1)] =
+            make_float4(low(g.x), high(g.x), low(g.y), high(g.y));
     }
 }
 
 // Multiplies the planes by h and returns the norm's scale. The scale is left out of the planes: it
 // multiplies the finished dot products.
-__device__ __forceinline__ float load_normed(const float* h, float4* planes, uint32_t hidden, float eps,
-                                             float* scratch) {
+__device__ __forceinline__ float load_normed(const float* h, float4* planes, uint32_t hidden,
+                                             float eps, float* scratch) {
     const uint32_t vectors = hidden / 8;
     float squares = 0.f;
     load_shared(reinterpret_cast<const float4*>(h), hidden / 4, [&](uint32_t i, const float4& v) {

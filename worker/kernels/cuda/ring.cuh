@@ -6,17 +6,16 @@
 #pragma once
 #include "common.cuh"
 
-constexpr uint32_t kConsumerWarps = 7;
 constexpr uint32_t kConsumers = kConsumerWarps * 32;
-constexpr uint32_t kStageVectors = 256;  // 16-byte vectors that a stage holds at most
-constexpr uint32_t kMaxStages = 96;
 
 __device__ __forceinline__ void barrier_init(uint64_t* bar) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(bar)) : "memory");
 }
 __device__ __forceinline__ void barrier_expect(uint64_t* bar, uint32_t bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(bar)), "r"(bytes)
-                 : "memory");
+    asm volatile(
+        "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(bar)),
+        "r"(bytes)
+        : "memory");
 }
 __device__ __forceinline__ void barrier_arrive(uint64_t* bar) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(bar)) : "memory");
@@ -37,29 +36,26 @@ __device__ __forceinline__ uint64_t evict_first_policy() {
     asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
     return policy;
 }
-__device__ __forceinline__ void bulk_copy_once(void* shared, const void* global, uint32_t bytes, uint64_t* bar,
-                                               uint64_t policy) {
+__device__ __forceinline__ void bulk_copy_once(void* shared, const void* global, uint32_t bytes,
+                                               uint64_t* bar, uint64_t policy) {
     asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], "
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
+        "[%1], %2, [%3], "
         "%4;" ::"r"(shared_address(shared)),
         "l"(global), "r"(bytes), "r"(shared_address(bar)), "l"(policy)
         : "memory");
 }
 
-// How a matrix is cut into items, one a stage. A unit is what one result needs: `rows` rows (two for
-// gate and up). A row is `segments` pieces of `segment_vectors`, which lie apart; a stage holds `merged`
-// whole segments, or one of the `chunks` of a segment.
-struct Cut {
-    uint32_t units, rows, segments, segment_vectors, chunks, chunk_vectors, merged, steps;
-};
-
-// One party's walk over the items of a phase, of every `stride` one.
+// One party's walk over the items of a phase, of every `stride` one; see `Cut` in src/abi/plan.rs.
 struct Walk {
     const Cut& cut;
     uint32_t row, step;
     const uint32_t rows_on, steps_on;
     __device__ __forceinline__ Walk(const Cut& cut, uint32_t first, uint32_t stride)
-        : cut(cut), row(first / cut.steps), step(first % cut.steps), rows_on(stride / cut.steps),
+        : cut(cut),
+          row(first / cut.steps),
+          step(first % cut.steps),
+          rows_on(stride / cut.steps),
           steps_on(stride % cut.steps) {}
     __device__ __forceinline__ void advance() {
         row += rows_on;
@@ -71,10 +67,17 @@ struct Walk {
         return (cut.segments == 1 ? 0 : cut.chunks == 1 ? step : step / cut.chunks) * cut.merged;
     }
     __device__ __forceinline__ uint32_t from() const {
-        return (cut.chunks == 1 ? 0 : cut.segments == 1 ? step : step % cut.chunks) * cut.chunk_vectors;
+        return (cut.chunks == 1     ? 0
+                : cut.segments == 1 ? step
+                                    : step % cut.chunks) *
+               cut.chunk_vectors;
     }
-    __device__ __forceinline__ uint32_t parts() const { return min(cut.merged, cut.segments - segment()); }
-    __device__ __forceinline__ uint32_t vectors() const { return min(cut.chunk_vectors, cut.segment_vectors - from()); }
+    __device__ __forceinline__ uint32_t parts() const {
+        return min(cut.merged, cut.segments - segment());
+    }
+    __device__ __forceinline__ uint32_t vectors() const {
+        return min(cut.chunk_vectors, cut.segment_vectors - from());
+    }
 };
 
 struct Ring {
@@ -91,14 +94,17 @@ struct Range {
     __device__ __forceinline__ explicit Range(uint32_t units)
         : first((uint32_t)((uint64_t)units * blockIdx.x / gridDim.x)),
           end((uint32_t)((uint64_t)units * (blockIdx.x + 1) / gridDim.x)) {}
-    __device__ __forceinline__ uint32_t items(const Cut& cut) const { return (end - first) * cut.rows * cut.steps; }
+    __device__ __forceinline__ uint32_t items(const Cut& cut) const {
+        return (end - first) * cut.rows * cut.steps;
+    }
 };
 
 // One party's walk through the endless sequence of items: of every `parties` it takes one.
 struct Turns {
     uint32_t parties, next;  // `next` counts from the start of the current phase
     uint32_t stage, parity;
-    __device__ Turns(uint32_t parties, uint32_t own) : parties(parties), next(own), stage(own), parity(0) {}
+    __device__ Turns(uint32_t parties, uint32_t own)
+        : parties(parties), next(own), stage(own), parity(0) {}
 
     __device__ __forceinline__ void advance(uint32_t stages) {
         next += parties;
@@ -107,13 +113,10 @@ struct Turns {
     }
 };
 
-constexpr uint32_t kRequesters = 8;  // lanes of the requesting warp
-// Items on their way at a time: enough for the bandwidth, and no more, since everything else that goes
-// to L2 waits behind them.
-constexpr uint32_t kInFlight = 16;
 static_assert(kInFlight % kRequesters == 0, "a lane waits for an item of its own");
 
-// The requesting side. `Address` maps (row, segment) to where the segment lies; rows count over all units.
+// The requesting side. `Address` maps (row, segment) to where the segment lies; rows count over all
+// units.
 struct Requests {
     const Ring& ring;
     const DecodeState* state;
@@ -123,7 +126,10 @@ struct Requests {
     bool confirmed = false, running = true;
 
     __device__ Requests(const Ring& ring, const DecodeState* state)
-        : ring(ring), state(state), policy(evict_first_policy()), turns(kRequesters, threadIdx.x % 32) {}
+        : ring(ring),
+          state(state),
+          policy(evict_first_policy()),
+          turns(kRequesters, threadIdx.x % 32) {}
 
     // Waits until the predecessor is through, and finds out whether the sequence goes on.
     __device__ void confirm() {
@@ -133,15 +139,18 @@ struct Requests {
         if (!stopped(state)) return;
         running = false;
         // Shared memory must outlive the copies into it.
-        for (uint32_t i = 0; i < issued; ++i) barrier_wait(ring.full + threadIdx.x % 32 + i * kRequesters, 0);
+        for (uint32_t i = 0; i < issued; ++i)
+            barrier_wait(ring.full + threadIdx.x % 32 + i * kRequesters, 0);
     }
 
     template <typename Address>
-    __device__ __forceinline__ void phase(const Cut& cut, const Range& range, const Address& address) {
+    __device__ __forceinline__ void phase(const Cut& cut, const Range& range,
+                                          const Address& address) {
         const uint32_t items = range.items(cut);
         Walk walk(cut, turns.next, kRequesters);
         // In step, so that no item is requested before those of the turn before.
-        while (__any_sync(0xffffffffu, running && threadIdx.x % 32 < kRequesters && turns.next < items)) {
+        while (__any_sync(0xffffffffu,
+                          running && threadIdx.x % 32 < kRequesters && turns.next < items)) {
             if (turns.next < items && threadIdx.x % 32 < kRequesters) {
                 if (!confirmed && threadIdx.x % 32 + issued * kRequesters >= ring.stages) confirm();
                 if (running) request(walk, range.first * cut.rows, address);
@@ -154,19 +163,22 @@ struct Requests {
     }
 
     template <typename Address>
-    __device__ __forceinline__ void request(const Walk& walk, uint32_t first_row, const Address& address) {
+    __device__ __forceinline__ void request(const Walk& walk, uint32_t first_row,
+                                            const Address& address) {
         const uint32_t parts = walk.parts(), vectors = walk.vectors(), from = walk.from();
         uint64_t* bar = ring.full + turns.stage;
         uint4* to = ring.data + turns.stage * ring.stage_vectors;
         if (issued >= kInFlight / kRequesters) {
             const bool wraps = turns.stage < kInFlight;
-            barrier_wait(ring.full + turns.stage - kInFlight + (wraps ? ring.stages : 0), turns.parity ^ wraps);
+            barrier_wait(ring.full + turns.stage - kInFlight + (wraps ? ring.stages : 0),
+                         turns.parity ^ wraps);
         }
         barrier_wait(ring.empty + turns.stage, turns.parity ^ 1);
         barrier_expect(bar, parts * vectors * 16);
 #pragma unroll 1
         for (uint32_t part = 0; part < parts; ++part)
-            bulk_copy_once(to + part * vectors, address(first_row + walk.row, walk.segment() + part) + from,
+            bulk_copy_once(to + part * vectors,
+                           address(first_row + walk.row, walk.segment() + part) + from,
                            vectors * 16, bar, policy);
         ++issued;
     }
@@ -177,7 +189,8 @@ struct Requests {
 struct InputF32 {
     const float4* planes;
     uint32_t vectors;
-    __device__ __forceinline__ void multiply(const uint4& w, uint32_t i, float& even, float& odd) const {
+    __device__ __forceinline__ void multiply(const uint4& w, uint32_t i, float& even,
+                                             float& odd) const {
         const float4 a = planes[i], b = planes[vectors + i];
         even = fmaf(low(w.x), a.x, even);
         odd = fmaf(high(w.x), a.y, odd);
@@ -191,7 +204,8 @@ struct InputF32 {
 };
 struct InputBf16 {
     const uint4* values;
-    __device__ __forceinline__ void multiply(const uint4& w, uint32_t i, float& even, float& odd) const {
+    __device__ __forceinline__ void multiply(const uint4& w, uint32_t i, float& even,
+                                             float& odd) const {
         const uint4 a = values[i];
         even = fmaf(low(w.x), low(a.x), even);
         odd = fmaf(high(w.x), high(a.x), odd);
@@ -204,8 +218,8 @@ struct InputBf16 {
     }
 };
 
-// The same in registers, for rows of exactly 32 · VECTORS vectors: each lane holds what it multiplies,
-// which spares shared memory two thirds of its traffic.
+// The same in registers, for rows of exactly 32 · VECTORS vectors: each lane holds what it
+// multiplies, which spares shared memory two thirds of its traffic.
 template <int VECTORS>
 struct HeldF32 {
     float4 a[VECTORS], b[VECTORS];
@@ -229,7 +243,8 @@ struct HeldF32 {
 };
 // This lane's part of the dot product of a stage with the input from vector `from` on.
 template <typename Input>
-__device__ __forceinline__ float stage_dot(const uint4* w, const Input& input, uint32_t from, uint32_t vectors) {
+__device__ __forceinline__ float stage_dot(const uint4* w, const Input& input, uint32_t from,
+                                           uint32_t vectors) {
     float even = 0.f, odd = 0.f;
     uint32_t i = threadIdx.x % 32;
     for (; i + 96 < vectors; i += 128) {
@@ -244,7 +259,8 @@ __device__ __forceinline__ float stage_dot(const uint4* w, const Input& input, u
     return even + odd;
 }
 template <int VECTORS>
-__device__ __forceinline__ float stage_dot(const uint4* w, const HeldF32<VECTORS>& input, uint32_t, uint32_t) {
+__device__ __forceinline__ float stage_dot(const uint4* w, const HeldF32<VECTORS>& input, uint32_t,
+                                           uint32_t) {
     uint4 v[VECTORS];
 #pragma unroll
     for (int k = 0; k < VECTORS; ++k) v[k] = w[threadIdx.x % 32 + 32 * k];
@@ -256,14 +272,18 @@ __device__ __forceinline__ float stage_dot(const uint4* w, const HeldF32<VECTORS
 
 // The multiplying side: the product of each of the block's items with the input, into `products`.
 template <typename Input>
-__device__ __forceinline__ void multiply_items(const Ring& ring, Turns& turns, const Cut& cut, uint32_t items,
-                                               const Input& input, float* products) {
-    for (Walk walk(cut, turns.next, kConsumerWarps); turns.next < items; turns.advance(ring.stages), walk.advance()) {
-        // Copies may end out of order: only once the lap before has been read does the parity tell this one.
+__device__ __forceinline__ void multiply_items(const Ring& ring, Turns& turns, const Cut& cut,
+                                               uint32_t items, const Input& input,
+                                               float* products) {
+    for (Walk walk(cut, turns.next, kConsumerWarps); turns.next < items;
+         turns.advance(ring.stages), walk.advance()) {
+        // Copies may end out of order: only once the lap before has been read does the parity tell
+        // this one.
         barrier_wait(ring.empty + turns.stage, turns.parity ^ 1);
         barrier_wait(ring.full + turns.stage, turns.parity);
         const float part = stage_dot(ring.data + turns.stage * ring.stage_vectors, input,
-                                     walk.segment() * cut.segment_vectors + walk.from(), walk.parts() * walk.vectors());
+                                     walk.segment() * cut.segment_vectors + walk.from(),
+                                     walk.parts() * walk.vectors());
         __syncwarp();
         if (threadIdx.x % 32 == 0) barrier_arrive(ring.empty + turns.stage);
         const float product = warp_sum(part);

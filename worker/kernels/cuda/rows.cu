@@ -35,7 +35,8 @@ __global__ void __launch_bounds__(kNormThreads) add_norm_rows(AddNormRows a) {
             v[k] = h[i];
             if (a.y) {
                 const uint2 add = __ldcg(y + i);
-                v[k].x += low(add.x), v[k].y += high(add.x), v[k].z += low(add.y), v[k].w += high(add.y);
+                v[k].x += low(add.x), v[k].y += high(add.x), v[k].z += low(add.y),
+                    v[k].w += high(add.y);
                 h[i] = v[k];
             }
             squares += v[k].x * v[k].x + v[k].y * v[k].y + v[k].z * v[k].z + v[k].w * v[k].w;
@@ -71,9 +72,10 @@ __global__ void __launch_bounds__(kHeadWarps * 32) qkv_rows(QkvRows a) {
     const bf16* in = a.qkv + ((size_t)token * all_heads + head) * a.head_dim;
     const bf16* bias = a.bias ? a.bias + (size_t)head * a.head_dim : nullptr;
     const bool is_query = head < a.heads, is_value = head >= a.heads + a.kv_heads;
-    bf16* out = is_query   ? a.q_out + ((size_t)token * a.heads + head) * a.head_dim
-                : is_value ? a.v_cache + (position * a.kv_heads + head - a.heads - a.kv_heads) * a.head_dim
-                           : a.k_cache + (position * a.kv_heads + head - a.heads) * a.head_dim;
+    bf16* out = is_query ? a.q_out + ((size_t)token * a.heads + head) * a.head_dim
+                : is_value
+                    ? a.v_cache + (position * a.kv_heads + head - a.heads - a.kv_heads) * a.head_dim
+                    : a.k_cache + (position * a.kv_heads + head - a.heads) * a.head_dim;
     float low_half[2], high_half[2];
     float squares = 0.f;
 #pragma unroll
@@ -82,7 +84,8 @@ __global__ void __launch_bounds__(kHeadWarps * 32) qkv_rows(QkvRows a) {
         low_half[k] = high_half[k] = 0.f;
         if (i < half) {
             low_half[k] = __bfloat162float(in[i]) + (bias ? __bfloat162float(bias[i]) : 0.f);
-            high_half[k] = __bfloat162float(in[half + i]) + (bias ? __bfloat162float(bias[half + i]) : 0.f);
+            high_half[k] =
+                __bfloat162float(in[half + i]) + (bias ? __bfloat162float(bias[half + i]) : 0.f);
         }
         squares += low_half[k] * low_half[k] + high_half[k] * high_half[k];
     }
@@ -119,7 +122,8 @@ __global__ void __launch_bounds__(256) silu_mul_rows(SiluMulRows a) {
     const uint64_t quads = (uint64_t)a.tokens * a.inter / 4;
     const uint4* in = reinterpret_cast<const uint4*>(a.gate_up);
     uint2* out = reinterpret_cast<uint2*>(a.out);
-    for (uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; i < quads; i += (uint64_t)gridDim.x * blockDim.x) {
+    for (uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; i < quads;
+         i += (uint64_t)gridDim.x * blockDim.x) {
         const uint4 v = __ldg(in + i);
         out[i] = make_uint2(pack(silu(low(v.x)) * high(v.x), silu(low(v.y)) * high(v.y)),
                             pack(silu(low(v.z)) * high(v.z), silu(low(v.w)) * high(v.w)));
@@ -137,6 +141,7 @@ extern "C" int bk_add_norm_rows(const AddNormRows* a, const Target* t) {
     const LaunchShape shape = {dim3(a->tokens), kNormThreads, 0, 0};
     if (a->hidden <= kNormThreads * 4 * 4) return launch_kernel(add_norm_rows<4>, shape, *t, *a);
     if (a->hidden <= kNormThreads * 4 * 8) return launch_kernel(add_norm_rows<8>, shape, *t, *a);
+    static_assert(kNormThreads * 4 * 16 >= kMaxHidden, "sixteen vectors of four hold a row");
     return launch_kernel(add_norm_rows<16>, shape, *t, *a);
 }
 

@@ -27,7 +27,7 @@ struct Shared {
     uint32_t count[kBins];
     uint32_t mass_low[kBins];
     uint32_t mass_high[kBins];
-    uint32_t total_count[kBinsPerRank];   // this rank's bins, over the cluster
+    uint32_t total_count[kBinsPerRank];  // this rank's bins, over the cluster
     uint64_t total_mass[kBinsPerRank];
     uint64_t warp_sum[kWarps];
     uint64_t warp_best[kWarps];
@@ -71,8 +71,10 @@ struct Search {
 // The largest distance to keep: the smallest distance at which the count or mass of everything at
 // most that far reaches the target. `limit` leaves farther tokens out.
 template <int GROUPS>
-__device__ uint32_t find_threshold(cg::cluster_group& cluster, Shared& s, const uint32_t (&distance)[GROUPS * 4],
-                                   const float (&value)[GROUPS * 4], float largest, uint32_t limit, Search search) {
+__device__ uint32_t find_threshold(cg::cluster_group& cluster, Shared& s,
+                                   const uint32_t (&distance)[GROUPS * 4],
+                                   const float (&value)[GROUPS * 4], float largest, uint32_t limit,
+                                   Search search) {
     uint32_t prefix = 0;
     const int shifts[3] = {21, 10, 0};
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -81,7 +83,8 @@ __device__ uint32_t find_threshold(cg::cluster_group& cluster, Shared& s, const 
         const int shift = shifts[pass];
         const uint32_t mask = pass == 2 ? 1023u : 2047u;
         const uint32_t above = pass == 0 ? 0 : (kFarthest << shifts[pass - 1]);
-        for (int b = threadIdx.x; b < kBins; b += kThreads) s.count[b] = s.mass_low[b] = s.mass_high[b] = 0;
+        for (int b = threadIdx.x; b < kBins; b += kThreads)
+            s.count[b] = s.mass_low[b] = s.mass_high[b] = 0;
         __syncthreads();
 #pragma unroll
         for (int i = 0; i < GROUPS * 4; ++i) {
@@ -221,12 +224,14 @@ __global__ void __launch_bounds__(kThreads, 1) sample(SampleStep a) {
         for (int j = 0; j < 4; ++j) value[i * 4 + j] = -INFINITY;
         if (id + 3 < end && (reinterpret_cast<uint64_t>(a.logits) & 15) == 0) {
             const float4 v = __ldcg(reinterpret_cast<const float4*>(a.logits + id));
-            value[i * 4] = v.x, value[i * 4 + 1] = v.y, value[i * 4 + 2] = v.z, value[i * 4 + 3] = v.w;
+            value[i * 4] = v.x, value[i * 4 + 1] = v.y, value[i * 4 + 2] = v.z,
+                      value[i * 4 + 3] = v.w;
         } else {
             for (int j = 0; j < 4; ++j)
                 if (id + j < end) value[i * 4 + j] = __ldcg(a.logits + id + j);
         }
-        const uint32_t seen = penalty != 1.f && id < end ? __ldcg(a.seen + id / 32) >> (id % 32) : 0;
+        const uint32_t seen =
+            penalty != 1.f && id < end ? __ldcg(a.seen + id / 32) >> (id % 32) : 0;
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
             float v = value[i * 4 + j];
@@ -242,7 +247,8 @@ __global__ void __launch_bounds__(kThreads, 1) sample(SampleStep a) {
         }
     }
     // Faults outrank every token: NaN first, then infinity.
-    if (faults) best = kFarthest - 1ull + ((uint64_t)(faults & 2 ? kFarthest : kFarthest - 1) << 32);
+    if (faults)
+        best = kFarthest - 1ull + ((uint64_t)(faults & 2 ? kFarthest : kFarthest - 1) << 32);
     best = cluster_max(cluster, s, best, 0);
     const uint32_t best_key = (uint32_t)(best >> 32);
     uint32_t error = 0;
@@ -250,7 +256,8 @@ __global__ void __launch_bounds__(kThreads, 1) sample(SampleStep a) {
     if (best_key == kFarthest - 1) error = kErrorInfinite;
 
     if (!greedy && !error) {
-        const float largest = __uint_as_float(best_key & 0x80000000u ? best_key & 0x7fffffffu : ~best_key);
+        const float largest =
+            __uint_as_float(best_key & 0x80000000u ? best_key & 0x7fffffffu : ~best_key);
         uint32_t distance[GROUPS * 4];
 #pragma unroll
         for (int i = 0; i < GROUPS * 4; ++i) {
@@ -259,7 +266,8 @@ __global__ void __launch_bounds__(kThreads, 1) sample(SampleStep a) {
         }
         uint32_t limit = kFarthest;
         if (top_k > 0 && top_k < vocab)
-            limit = find_threshold<GROUPS>(cluster, s, distance, value, largest, limit, Search{false, top_k, 0.0});
+            limit = find_threshold<GROUPS>(cluster, s, distance, value, largest, limit,
+                                           Search{false, top_k, 0.0});
         if (top_p < 1.f) {
             cluster.sync();
             limit = min(limit, find_threshold<GROUPS>(cluster, s, distance, value, largest, limit,
@@ -275,13 +283,15 @@ __global__ void __launch_bounds__(kThreads, 1) sample(SampleStep a) {
             const uint32_t id = first + (i * kThreads + threadIdx.x) * 4;
             bool any = false;
 #pragma unroll
-            for (int j = 0; j < 4; ++j) any |= distance[i * 4 + j] <= limit && value[i * 4 + j] != -INFINITY;
+            for (int j = 0; j < 4; ++j)
+                any |= distance[i * 4 + j] <= limit && value[i * 4 + j] != -INFINITY;
             if (!any) continue;
             const Random4 random = philox(id / 4, step, seed);
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
                 if (distance[i * 4 + j] > limit || value[i * 4 + j] == -INFINITY) continue;
-                // Minus the logarithm of an exponential variate; small variates keep their resolution.
+                // Minus the logarithm of an exponential variate; small variates keep their
+                // resolution.
                 const float uniform = ((float)random.word[j] + 0.5f) * 2.3283064365386963e-10f;
                 const float noise = -logf(-log1pf(-uniform));
                 best = max(best, rank_token(value[i * 4 + j] + noise, id + j));
@@ -297,9 +307,10 @@ __global__ void __launch_bounds__(kThreads, 1) sample(SampleStep a) {
     if (rank == 0 && threadIdx.x == 0) {
         uint32_t stop = 0;
         if (!is_forced)
-            for (uint32_t i = 0; i < min(settings.eos_count, (uint32_t)kMaxEos); ++i)
+            for (uint32_t i = 0; i < min(settings.eos_count, kMaxEos); ++i)
                 if (settings.eos[i] == sampled) stop = kStopEos;
-        if (!stop && (step + 1 >= a.state->max_steps || position + 1 >= a.state->cache_len)) stop = kStopLength;
+        if (!stop && (step + 1 >= a.state->max_steps || position + 1 >= a.state->cache_len))
+            stop = kStopLength;
         if (!stop && control) stop = kStopCancelled;
         if (error) stop = kStopError;
         a.state->error = error;
@@ -323,19 +334,23 @@ __global__ void __launch_bounds__(kThreads, 1) sample(SampleStep a) {
 
 __global__ void __launch_bounds__(256) mark_seen(MarkSeen a) {
     const uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < a.count && a.tokens[i] < a.rows) atomicOr(a.seen + a.tokens[i] / 32, 1u << (a.tokens[i] % 32));
+    if (i < a.count && a.tokens[i] < a.rows)
+        atomicOr(a.seen + a.tokens[i] / 32, 1u << (a.tokens[i] % 32));
 }
 
 }  // namespace
 
 extern "C" int bk_sample(const SampleStep* a, const Target* t) {
     const LaunchShape shape = {dim3(kCluster), kThreads, 0, kCluster};
-    const uint32_t per_block = kThreads * kCluster * 4;
+    constexpr uint32_t per_block = kThreads * kCluster * 4;
+    static_assert(per_block * 8 >= kMaxVocab, "eight groups of four hold all logits");
     if (a->rows <= per_block * 5) return launch_kernel(sample<5>, shape, *t, *a);
     return launch_kernel(sample<8>, shape, *t, *a);
 }
 
 extern "C" int bk_mark_seen(const MarkSeen* a, const Target* t) {
+    if (a->count == 0) return cudaSuccess;
     const Target plain = {t->stream, t->sm_count, 0};
-    return launch_kernel(mark_seen, LaunchShape{dim3((a->count + 255) / 256), 256, 0, 0}, plain, *a);
+    return launch_kernel(mark_seen, LaunchShape{dim3((a->count + 255) / 256), 256, 0, 0}, plain,
+                         *a);
 }

@@ -14,7 +14,8 @@ __device__ __forceinline__ uint64_t mix(uint64_t v) {
 // a host can make the same numbers.
 __device__ __forceinline__ float normal(uint64_t key, uint64_t at) {
     const uint64_t bits = mix(key + at * 0x9e3779b97f4a7c15ull);
-    const int sum = (int)((bits & 0xffff) + ((bits >> 16) & 0xffff) + ((bits >> 32) & 0xffff) + (bits >> 48));
+    const int sum =
+        (int)((bits & 0xffff) + ((bits >> 16) & 0xffff) + ((bits >> 32) & 0xffff) + (bits >> 48));
     return (float)(sum - 131070) * (1.f / 37837.227f);
 }
 
@@ -27,7 +28,8 @@ __global__ void __launch_bounds__(256) fill_random(FillRandom a) {
     for (uint64_t i = thread; aligned && i < groups; i += stride) {
         float v[8];
 #pragma unroll
-        for (int k = 0; k < 8; ++k) v[k] = fmaf(normal(key, a.first + i * 8 + k), a.deviation, a.mean);
+        for (int k = 0; k < 8; ++k)
+            v[k] = fmaf(normal(key, a.first + i * 8 + k), a.deviation, a.mean);
         reinterpret_cast<uint4*>(a.out)[i] =
             make_uint4(pack(v[0], v[1]), pack(v[2], v[3]), pack(v[4], v[5]), pack(v[6], v[7]));
     }
@@ -54,7 +56,8 @@ __global__ void __launch_bounds__(kReadThreads) read_bandwidth(ReadBandwidth a) 
         uint4 v[kReadAhead];
         if (base + tile <= vectors) {
 #pragma unroll
-            for (int k = 0; k < kReadAhead; ++k) v[k] = read(data + base + k * kReadThreads + threadIdx.x);
+            for (int k = 0; k < kReadAhead; ++k)
+                v[k] = read(data + base + k * kReadThreads + threadIdx.x);
 #pragma unroll
             for (int k = 0; k < kReadAhead; ++k) sum ^= v[k].x ^ v[k].y ^ v[k].z ^ v[k].w;
         } else {
@@ -73,11 +76,14 @@ __global__ void __launch_bounds__(kReadThreads) read_bandwidth(ReadBandwidth a) 
 }  // namespace
 
 extern "C" int bk_fill_random(const FillRandom* a, const Target* t) {
+    if (a->count == 0) return cudaSuccess;
     const Target plain = {t->stream, t->sm_count, 0};
     return launch_kernel(fill_random, LaunchShape{dim3(t->sm_count * 8), 256, 0, 0}, plain, *a);
 }
 
 extern "C" int bk_read_bandwidth(const ReadBandwidth* a, const Target* t) {
     const Target plain = {t->stream, t->sm_count, 0};
-    return launch_kernel(read_bandwidth, LaunchShape{dim3(t->sm_count * 4), kReadThreads, 0, 0}, plain, *a);
+    return launch_kernel(
+        read_bandwidth, LaunchShape{dim3(min(t->sm_count * 4, kMaxReadBlocks)), kReadThreads, 0, 0},
+        plain, *a);
 }

@@ -13,7 +13,7 @@ pub enum KernelError {
         /// Its value.
         got: u64,
         /// What would have been accepted.
-        expected: &'static str,
+        expected: String,
     },
     /// A device address that is not aligned to 16 bytes.
     #[error("{kernel}: the address of {what} ({address:#x}) is not a multiple of 16 bytes")]

@@ -16,7 +16,6 @@ use clap::Args;
 use serde::Serialize;
 
 use super::device::DeviceArgs;
-use crate::build_id::BUILD;
 use crate::error::CommandError;
 use crate::telemetry::Gpu;
 
@@ -110,7 +109,7 @@ async fn examine(args: &DoctorArgs, hub_settings: &HubSettings) -> Report {
         tokio::join!(broker(&args.nats), object_store(&args.store), hub(hub_settings));
     let gpu = gpu(args.device.device.gpu_index());
     let findings = vec![machine(), gpu, broker, store, hub, model_cache(hub_settings)];
-    Report { build: BUILD, findings }
+    Report { build: bakeoff_version::BUILD, findings }
 }
 
 fn machine() -> Finding {

@@ -22,7 +22,7 @@ use crate::error::CommandError;
 
 /// Serves a queue of generations on this machine.
 #[derive(Debug, Parser)]
-#[command(name = "worker", version, propagate_version = true)]
+#[command(name = "worker", version = bakeoff_version::BUILD, propagate_version = true)]
 pub struct Cli {
     /// How log lines look.
     #[command(flatten)]

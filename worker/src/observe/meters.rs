@@ -21,7 +21,6 @@ use prometheus_client::registry::Registry;
 use super::labels::{
     CellOutcome, GpuLabel, JobOutcome, ModelLabel, OutcomeLabel, Phase, PhaseLabel,
 };
-use crate::build_id::BUILD;
 use crate::telemetry::Gpu;
 
 type PerModel = Family<ModelLabel, Histogram, fn() -> Histogram>;
@@ -115,7 +114,10 @@ impl Meters {
             "bakeoff_gpu_power_watts", "Power drawn, by NVML", gpu_power;
             "bakeoff_gpu_temperature_celsius", "Temperature of the GPU, by NVML", gpu_temperature;
         }
-        let build = [("version", env!("CARGO_PKG_VERSION")), ("commit", BUILD)];
+        let build = [
+            ("version", bakeoff_version::VERSION),
+            ("commit", bakeoff_version::COMMIT.unwrap_or("unknown")),
+        ];
         let help = "Always 1: version and commit of this worker";
         self.registry.register("bakeoff_build", help, Info::new(build.to_vec()));
         self.catalogue.push(("bakeoff_build_info", help));

@@ -2,8 +2,9 @@
 //! `lm_head`, then sampling.
 
 use bakeoff_kernels::{
-    DecodeState, DevicePtr, KernelError, RingEntry, SampleSettings, sample::SampleStep, step,
-    step::StepLayer,
+    DecodeState, DevicePtr, Kernel as _, KernelError, RingEntry, SampleSettings,
+    sample::SampleStep,
+    step::{self, StepLayer},
 };
 use cudarc::driver::{CudaGraph, sys};
 use half::bf16;
@@ -13,6 +14,7 @@ use super::{
     device::{Buffer, Gpu, Mapped},
     dims::Dims,
     error::{driver_error, kernel_error},
+    prefill::ResidualRow,
     weights::{DeviceWeights, MlpWeights},
 };
 use crate::EngineError;
@@ -61,7 +63,8 @@ impl DecodeBuffers {
             dims.experts.map_or((0, 0, 0), |e| (e.experts, e.top_k, e.inter));
         let layers = step_layers(weights, cache);
         let (heads, kv_heads) = (dims.heads, dims.kv_heads);
-        let parts = step::DecodeStep::parts_len(&gpu.launcher, kv_heads, heads, dims.head_dim);
+        let parts =
+            step::DecodeStep::parts_len(gpu.launcher.sm_count(), kv_heads, heads, dims.head_dim);
         Ok(Self {
             state: Buffer::zeroed(gpu, 1)?,
             settings: Buffer::zeroed(gpu, 1)?,
@@ -146,8 +149,8 @@ impl DecodeStep<'_> {
     ///
     /// # Errors
     /// A launch fails.
-    pub fn launch_first(&self, last_row: DevicePtr<f32>) -> Result<(), EngineError> {
-        self.run(0, last_row, Some(self.buffers.state.ptr()))
+    pub fn launch_first(&self, last: ResidualRow<'_>) -> Result<(), EngineError> {
+        self.run(0, last.ptr(), Some(self.buffers.state.ptr()))
             .and_then(|()| self.sample())
             .map_err(kernel_error)
     }
@@ -156,8 +159,8 @@ impl DecodeStep<'_> {
     ///
     /// # Errors
     /// A launch fails.
-    pub fn launch_logits(&self, h: DevicePtr<f32>) -> Result<(), EngineError> {
-        self.run(0, h, None).map_err(kernel_error)
+    pub fn launch_logits(&self, row: ResidualRow<'_>) -> Result<(), EngineError> {
+        self.run(0, row.ptr(), None).map_err(kernel_error)
     }
 
     /// The step as a graph.
@@ -176,7 +179,8 @@ impl DecodeStep<'_> {
         Ok(StepGraph(graph))
     }
 
-    /// So many layers from the first, the last norm and `lm_head`.
+    /// So many layers from the first, the last norm and `lm_head`; `h` is a residual stream of this
+    /// engine's.
     fn run(
         &self,
         layers: usize,
@@ -187,7 +191,7 @@ impl DecodeStep<'_> {
         let experts = dims.experts.as_ref();
         let has_dense =
             weights.layers.iter().any(|layer| matches!(layer.mlp, MlpWeights::Dense { .. }));
-        step::DecodeStep {
+        let step = step::DecodeStep {
             layers: Some(buffers.layers.ptr()),
             norm: weights.norm,
             lm_head: weights.lm_head,
@@ -217,13 +221,17 @@ impl DecodeStep<'_> {
             renormalise: experts.map_or(0, |e| e.renormalise),
             eps: dims.eps,
             scale: dims.scale(),
-        }
-        .launch(&self.gpu.launcher)
+        };
+        // SAFETY: weights, cache and buffers were allocated for these dims and outlive the engine's
+        // use of the stream; `Weights` and `step_layers` put each address where its matrix lies;
+        // the counters and sums were zeroed, and each step leaves them so; only this stream touches
+        // any of it.
+        unsafe { step.launch(&self.gpu.launcher) }
     }
 
     fn sample(&self) -> Result<(), KernelError> {
         let buffers = self.buffers;
-        SampleStep {
+        let sample = SampleStep {
             logits: buffers.logits.ptr(),
             state: buffers.state.ptr(),
             settings: buffers.settings.ptr(),
@@ -236,8 +244,10 @@ impl DecodeStep<'_> {
             rows: self.dims.vocab,
             hidden: self.dims.hidden,
             ring_capacity: RING_CAPACITY as u32,
-        }
-        .launch(&self.gpu.launcher)
+        };
+        // SAFETY: as for the step; ring and control are mapped host memory, which the host reads
+        // and writes a word at a time, volatile, as the kernel expects.
+        unsafe { sample.launch(&self.gpu.launcher) }
     }
 }
 

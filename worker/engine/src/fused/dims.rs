@@ -1,26 +1,17 @@
 //! What the kernels need to know of a model beside its weights, and what they cannot do.
 
+use bakeoff_kernels::{
+    abi::StepPlan,
+    limits::{
+        FEWEST_MULTIPROCESSORS, HEAD_DIMS, MAX_CHOSEN_INNER, MAX_EXPERTS, MAX_HIDDEN, MAX_INNER,
+        MAX_SHARED_BYTES, MAX_TOP_K, MAX_VOCAB, VECTOR,
+    },
+    plan::StepWidths,
+};
 use bakeoff_model::shape::ModelShape;
 use bakeoff_proto::FailureKind;
 
 use crate::EngineError;
-
-/// Head widths the attention kernels are built for.
-const HEAD_DIMS: [usize; 4] = [16, 32, 64, 128];
-const MAX_HIDDEN: usize = 16_384;
-const MAX_INNER: usize = 32_768;
-const MAX_EXPERTS: usize = 256;
-const MAX_TOP_K: usize = 16;
-const MAX_VOCAB: usize = 262_144;
-
-/// Shared memory of a multiprocessor that one block can have.
-const SHARED_BYTES: usize = 227 * 1024;
-/// Of all Hopper GPUs (H100 PCIe): the fewer there are, the more rows each has.
-const FEWEST_MULTIPROCESSORS: usize = 114;
-/// The shortest ring that the kernel accepts, its barriers, and what it declares for itself.
-const RING_BYTES: usize = 24 * 4096 + 2 * 96 * 8 + 2048;
-/// Queries, keys and the warps' results at the widest head.
-const ATTENTION_BYTES: usize = 32 * 1024;
 
 /// Sizes as the kernels take them.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -83,7 +74,8 @@ impl Dims {
     }
 }
 
-/// Whether the kernels can run a model of this shape.
+/// Whether the kernels can run a model of this shape, on the smallest of the GPUs they are built
+/// for.
 ///
 /// # Errors
 /// The first thing they cannot do.
@@ -96,75 +88,61 @@ pub fn supported(shape: &ModelShape) -> Result<(), EngineError> {
     if shape.o_bias || shape.mlp_bias {
         return refuse("it has biases other than those of queries, keys and values".to_owned());
     }
-    if !HEAD_DIMS.contains(&shape.head_dim) {
-        return refuse(format!("head_dim is {}, not 16, 32, 64 or 128", shape.head_dim));
+    if !HEAD_DIMS.iter().any(|&built| built as usize == shape.head_dim) {
+        return refuse(format!("head_dim is {}, expected one of {HEAD_DIMS:?}", shape.head_dim));
     }
     let has_dense = shape.routed_layers() < shape.layers;
-    let experts = shape.experts.as_ref();
-    let inner = experts.map_or(0, |e| e.intermediate_size);
-    let widths = [
-        ("hidden_size", shape.hidden_size, MAX_HIDDEN, true),
-        ("heads x head_dim", shape.q_size(), MAX_INNER, true),
-        ("intermediate_size", shape.intermediate_size, MAX_INNER, has_dense),
-        ("moe_intermediate_size", inner, MAX_INNER, experts.is_some()),
-    ];
-    for (what, width, most, _) in widths.into_iter().filter(|(.., present)| *present) {
-        if !width.is_multiple_of(8) || width > most {
-            return refuse(format!("{what} is {width}, not a multiple of 8 up to {most}"));
-        }
-    }
-    if shape.vocab_size > MAX_VOCAB {
-        return refuse(format!("vocab_size is {}, more than {MAX_VOCAB}", shape.vocab_size));
-    }
-    if let Some(experts) = experts {
-        if experts.experts > MAX_EXPERTS {
-            return refuse(format!("it has {} experts, more than {MAX_EXPERTS}", experts.experts));
-        }
-        let top_k = experts.experts_per_token;
-        if !(1..=MAX_TOP_K).contains(&top_k) {
-            return refuse(format!("it chooses {top_k} experts, not 1 to {MAX_TOP_K}"));
-        }
-        if top_k * inner > 12_288 {
-            return refuse(format!(
-                "its chosen experts are {} wide together, more than 12288",
-                top_k * inner
-            ));
-        }
-    }
-    let bytes = step_bytes(shape);
-    if bytes > SHARED_BYTES {
-        return refuse(format!(
-            "a decode step of its widths needs {bytes} bytes of shared memory, more than \
-             {SHARED_BYTES}"
-        ));
-    }
-    Ok(())
-}
-
-/// Shared memory that the decode step needs at least, as `launch` in `step.cu` lays it out.
-fn step_bytes(shape: &ModelShape) -> usize {
-    let share = |rows: usize| rows.div_ceil(FEWEST_MULTIPROCESSORS);
-    let pieces = |width: usize| (width / 8).div_ceil(256);
-    let (hidden, q) = (shape.hidden_size, shape.q_size());
-    let dense = if shape.routed_layers() < shape.layers { shape.intermediate_size } else { 0 };
     let (experts, top_k, inner) = shape
         .experts
         .as_ref()
         .map_or((0, 0, 0), |e| (e.experts, e.experts_per_token, e.intermediate_size));
-    let input =
-        [4 * hidden, 2 * q, 2 * dense, 4 * top_k * inner, ATTENTION_BYTES].into_iter().max();
-    let products = [
-        share(q + 2 * shape.kv_size()) * pieces(hidden),
-        share(hidden) * pieces(q),
-        share(dense) * 2 * pieces(hidden),
-        share(hidden) * pieces(dense),
-        share(top_k * inner) * 2 * pieces(hidden),
-        share(hidden) * top_k * pieces(inner),
-        share(shape.vocab_size) * pieces(hidden),
+    let routed = shape.experts.is_some();
+    let widths = [
+        ("hidden_size", shape.hidden_size, MAX_HIDDEN, true),
+        ("heads x head_dim", shape.q_size(), MAX_INNER, true),
+        ("intermediate_size", shape.intermediate_size, MAX_INNER, has_dense),
+        ("moe_intermediate_size", inner, MAX_INNER, routed),
     ];
-    let products = products.into_iter().max().unwrap_or(0) * 4;
-    let own_rows = share(hidden).next_multiple_of(4) * (3 * 4 + 2 * experts);
-    RING_BYTES + input.unwrap_or(0) + shape.layers * 96 + products + own_rows
+    for (what, width, most, _) in widths.into_iter().filter(|(.., present)| *present) {
+        if !width.is_multiple_of(VECTOR as usize) {
+            return refuse(format!("{what} is {width}, expected a multiple of {VECTOR}"));
+        }
+        if width > most as usize {
+            return refuse(format!("{what} is {width}, expected at most {most}"));
+        }
+    }
+    let counts = [
+        ("vocab_size", shape.vocab_size, MAX_VOCAB, true),
+        ("the number of experts", experts, MAX_EXPERTS, routed),
+        ("the number of experts per token", top_k, MAX_TOP_K, routed),
+        ("the width of its chosen experts together", top_k * inner, MAX_CHOSEN_INNER, routed),
+    ];
+    for (what, count, most, _) in counts.into_iter().filter(|(.., present)| *present) {
+        if !(1..=most as usize).contains(&count) {
+            return refuse(format!("{what} is {count}, expected 1 to {most}"));
+        }
+    }
+    let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let widths = StepWidths {
+        layers: size(shape.layers),
+        hidden: size(shape.hidden_size),
+        vocab: size(shape.vocab_size),
+        heads: size(shape.heads),
+        kv_heads: size(shape.kv_heads),
+        head_dim: size(shape.head_dim),
+        inter: if has_dense { size(shape.intermediate_size) } else { 0 },
+        experts: size(experts),
+        top_k: size(top_k),
+        expert_inter: size(inner),
+    };
+    if let Err(too_wide) = StepPlan::new(&widths, FEWEST_MULTIPROCESSORS) {
+        return refuse(format!(
+            "a decode step of its widths needs {} bytes of shared memory, more than the \
+             {MAX_SHARED_BYTES} of a block",
+            too_wide.needed_bytes
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -209,6 +187,6 @@ mod tests {
         assert!(says(&wide).contains("shared memory"));
         let mut wide = base;
         wide.experts.as_mut().expect("a mixture of experts").experts = 512;
-        assert!(says(&wide).contains("512 experts"));
+        assert!(says(&wide).contains("experts is 512"));
     }
 }

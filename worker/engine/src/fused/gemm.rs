@@ -37,9 +37,13 @@ impl Gemm {
 
     /// Queues `out = x · weightᵀ` with a BF16 result.
     ///
+    /// # Safety
+    /// Until the stream is through, the addresses are of device memory that holds matrices of the
+    /// shape given, and nothing outside the stream writes them or uses `out`.
+    ///
     /// # Errors
     /// cuBLAS refuses the sizes, or fails.
-    pub fn multiply(
+    pub unsafe fn multiply(
         &self,
         shape: GemmShape,
         x: DevicePtr<bf16>,
@@ -47,14 +51,18 @@ impl Gemm {
         out: DevicePtr<bf16>,
     ) -> Result<(), EngineError> {
         let address = out.address();
-        self.queue(shape, [x, weight], address, sys::cudaDataType_t::CUDA_R_16BF, 0.0)
+        // SAFETY: as the caller promises; the result is BF16.
+        unsafe { self.queue(shape, [x, weight], address, sys::cudaDataType_t::CUDA_R_16BF, 0.0) }
     }
 
     /// Queues `h += x · weightᵀ` with an FP32 sum: a projection straight into the residual stream.
     ///
+    /// # Safety
+    /// As for [`Gemm::multiply`].
+    ///
     /// # Errors
     /// cuBLAS refuses the sizes, or fails.
-    pub fn multiply_add(
+    pub unsafe fn multiply_add(
         &self,
         shape: GemmShape,
         x: DevicePtr<bf16>,
@@ -62,10 +70,13 @@ impl Gemm {
         h: DevicePtr<f32>,
     ) -> Result<(), EngineError> {
         let address = h.address();
-        self.queue(shape, [x, weight], address, sys::cudaDataType_t::CUDA_R_32F, 1.0)
+        // SAFETY: as the caller promises; the result is FP32.
+        unsafe { self.queue(shape, [x, weight], address, sys::cudaDataType_t::CUDA_R_32F, 1.0) }
     }
 
-    fn queue(
+    /// # Safety
+    /// As for [`Gemm::multiply`], with `out` of `out_type`.
+    unsafe fn queue(
         &self,
         shape: GemmShape,
         [x, weight]: [DevicePtr<bf16>; 2],

@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bakeoff_kernels::{DecodeState, RingEntry, SampleSettings, StopReason, sample::MarkSeen};
+use bakeoff_kernels::{
+    DecodeState, Kernel as _, RingEntry, SampleSettings, StopReason, sample::MarkSeen,
+};
 use bakeoff_model::Sampling;
 use bakeoff_proto::{FailureKind, FinishReason};
 use cudarc::driver::{CudaEvent, sys};
@@ -80,14 +82,15 @@ impl FusedEngine {
         buffers.expert_loads.clear(gpu)?;
         buffers.seen.clear(gpu)?;
         self.prefill.set_tokens(gpu, &request.prompt_ids)?;
-        MarkSeen {
+        let mark = MarkSeen {
             tokens: self.prefill.tokens(),
             seen: buffers.seen.ptr(),
             count: state.position + 1,
             rows: self.dims.vocab,
-        }
-        .launch(&gpu.launcher)
-        .map_err(kernel_error)
+        };
+        // SAFETY: the prompt's ids were just written, `count` of them; `seen` has a bit for each
+        // row.
+        unsafe { mark.launch(&gpu.launcher) }.map_err(kernel_error)
     }
 
     /// Queues the prompt and its first sampling. Between chunks it waits for the one before the

@@ -1,6 +1,9 @@
 //! What this GPU can do, measured in the process whose speeds are held against it.
 
-use bakeoff_kernels::{util, util::FillRandom};
+use bakeoff_kernels::{
+    Kernel as _,
+    util::{self, FillRandom},
+};
 use cudarc::driver::{CudaEvent, result, sys};
 use half::bf16;
 
@@ -38,16 +41,18 @@ pub fn gemm_tflop_s(gpu: &Gpu, rows: usize) -> Result<f64, EngineError> {
     let random = |elements: usize, seed: u64| {
         let buffer = Buffer::<bf16>::uninitialised(gpu, elements)?;
         let (out, count) = (buffer.ptr(), elements as u64);
-        FillRandom { out, count, first: 0, seed, mean: 0.0, deviation: 1.0 }
-            .launch(&gpu.launcher)
-            .map_err(kernel_error)?;
+        let fill = FillRandom { out, count, first: 0, seed, mean: 0.0, deviation: 1.0 };
+        // SAFETY: the buffer was just allocated with so many elements; freeing it waits for the
+        // device.
+        unsafe { fill.launch(&gpu.launcher) }.map_err(kernel_error)?;
         Ok::<_, EngineError>(buffer)
     };
     let (x, weight) = (random(rows * GEMM_WIDTH, 1)?, random(GEMM_WIDTH * GEMM_WIDTH, 2)?);
     let out = Buffer::<bf16>::uninitialised(gpu, rows * GEMM_WIDTH)?;
     let gemm = Gemm::new(gpu);
-    let seconds =
-        timed(gpu, GEMM_ROUNDS, || gemm.multiply(shape, x.ptr(), weight.ptr(), out.ptr()))?;
+    // SAFETY: the three buffers have the sizes of `shape` and outlive the products; see above.
+    let multiply = || unsafe { gemm.multiply(shape, x.ptr(), weight.ptr(), out.ptr()) };
+    let seconds = timed(gpu, GEMM_ROUNDS, multiply)?;
     Ok(shape.flops() / seconds / 1e12)
 }
 

@@ -2,10 +2,13 @@
 //! kernels between them, FlashAttention over the cache in place. Chunks of few tokens attend, and
 //! go through the MLP, by kernels made for few. Nothing waits for the host.
 
+use std::marker::PhantomData;
+
 use bakeoff_kernels::{
-    DevicePtr, KernelError,
-    few_rows::{self, AttendRows, DownRows, GateUpRows},
+    DevicePtr, Kernel,
+    few_rows::{AttendRows, DownRows, GateUpRows},
     grouped::{CombineRows, ExpertPlan, GroupedDown, GroupedGateUp, RouterRows, SortByExpert},
+    limits::MAX_FEW_ROWS,
     rows::{AddNormRows, EmbedRows, QkvRows, SiluMulRows},
 };
 use bakeoff_model::ledger::{ATTENTION_BLOCK_ROWS, PREFILL_CHUNK_TOKENS};
@@ -73,7 +76,17 @@ impl Chunk {
     }
 
     fn is_short(self) -> bool {
-        self.tokens <= few_rows::MAX_ROWS as usize
+        self.tokens <= MAX_FEW_ROWS as usize
+    }
+}
+
+/// The residual stream of one token, `[hidden]`, in a prefill's buffers.
+#[derive(Clone, Copy)]
+pub struct ResidualRow<'a>(DevicePtr<f32>, PhantomData<&'a Prefill>);
+
+impl ResidualRow<'_> {
+    pub(super) fn ptr(self) -> DevicePtr<f32> {
+        self.0
     }
 }
 
@@ -147,27 +160,34 @@ impl Prefill {
     }
 
     /// The residual stream of a token of the last chunk, by its index in the chunk.
-    pub fn residual(&self, dims: &Dims, at: usize) -> DevicePtr<f32> {
-        self.h.ptr().offset(at * dims.hidden as usize)
+    ///
+    /// # Panics
+    /// Beyond the chunk.
+    pub fn residual(&self, dims: &Dims, at: usize) -> ResidualRow<'_> {
+        assert!(at < self.chunk, "token {at} of a chunk of {}", self.chunk);
+        ResidualRow(self.h.ptr().offset(at * dims.hidden as usize), PhantomData)
     }
 
     /// Queues one chunk through all layers; chunks must come in order.
     ///
     /// # Errors
     /// A launch fails.
+    ///
+    /// # Panics
+    /// A chunk longer than those of [`Prefill::chunks`], or beyond the cache.
     pub fn run(&self, input: &PrefillInput<'_>, chunk: Chunk) -> Result<(), EngineError> {
-        let launcher = &input.gpu.launcher;
+        let fits = chunk.tokens <= self.chunk && chunk.end() <= input.cache.tokens();
+        assert!(fits, "{chunk:?} in chunks of {}, cache {}", self.chunk, input.cache.tokens());
         let dims = input.dims;
-        EmbedRows {
+        let embed = EmbedRows {
             tokens: self.tokens.ptr().offset(chunk.first),
             embedding: input.weights.embedding,
             h: self.h.ptr(),
             tokens_len: chunk.tokens as u32,
             hidden: dims.hidden,
             rows: dims.vocab,
-        }
-        .launch(launcher)
-        .map_err(kernel_error)?;
+        };
+        queue(input, &embed)?;
         for (at, layer) in input.weights.layers.iter().enumerate() {
             self.attention(input, chunk, at, layer)?;
             self.norm(input, chunk, layer.mlp_norm)?;
@@ -176,7 +196,7 @@ impl Prefill {
                     self.dense(input, chunk, gate_up, down)?
                 }
                 MlpWeights::Routed { router, gate_up, down } => {
-                    self.routed(input, chunk, [router, gate_up, down]).map_err(kernel_error)?;
+                    self.routed(input, chunk, [router, gate_up, down])?;
                 }
             }
         }
@@ -189,7 +209,7 @@ impl Prefill {
         chunk: Chunk,
         gamma: DevicePtr<bf16>,
     ) -> Result<(), EngineError> {
-        AddNormRows {
+        let norm = AddNormRows {
             h: self.h.ptr(),
             y: None,
             gamma: Some(gamma),
@@ -197,9 +217,8 @@ impl Prefill {
             tokens: chunk.tokens as u32,
             hidden: input.dims.hidden,
             eps: input.dims.eps,
-        }
-        .launch(&input.gpu.launcher)
-        .map_err(kernel_error)
+        };
+        queue(input, &norm)
     }
 
     fn attention(
@@ -217,9 +236,10 @@ impl Prefill {
             in_width: in_width as usize,
         };
         let projection = product(dims.qkv_rows(), dims.hidden);
-        self.gemm.multiply(projection, self.x.ptr(), layer.qkv, self.qkv.ptr())?;
+        // SAFETY: as in `queue`.
+        unsafe { self.gemm.multiply(projection, self.x.ptr(), layer.qkv, self.qkv.ptr())? };
         let (k_cache, v_cache) = input.cache.layer(at);
-        QkvRows {
+        let qkv = QkvRows {
             qkv: self.qkv.ptr(),
             bias: layer.qkv_bias,
             q_norm: layer.q_norm,
@@ -236,19 +256,20 @@ impl Prefill {
             kv_heads: dims.kv_heads,
             head_dim: dims.head_dim,
             eps: dims.eps,
-        }
-        .launch(&input.gpu.launcher)
-        .map_err(kernel_error)?;
+        };
+        queue(input, &qkv)?;
         let output = product(dims.hidden, dims.q_rows());
         if chunk.is_short() && self.attention == PrefillAttention::Flash {
-            self.attend_few(input, chunk, at).map_err(kernel_error)?;
-            return self.gemm.multiply_add(output, self.q_ptr, layer.o, self.h.ptr());
+            self.attend_few(input, chunk, at)?;
+            // SAFETY: as in `queue`.
+            return unsafe { self.gemm.multiply_add(output, self.q_ptr, layer.o, self.h.ptr()) };
         }
         let q = self.q.narrow(1, 0, chunk.tokens)?;
         let (k, v) = input.cache.views(at, chunk.end())?;
         let out = self.attention.run(&q, &k, &v, dims.scale())?;
         let out_ptr = tensor_ptr(input.gpu, &out)?;
-        self.gemm.multiply_add(output, out_ptr, layer.o, self.h.ptr())
+        // SAFETY: as in `queue`; candle frees the tensor in the order of the same stream.
+        unsafe { self.gemm.multiply_add(output, out_ptr, layer.o, self.h.ptr()) }
     }
 
     /// Attention, which takes the place of the queries.
@@ -257,10 +278,10 @@ impl Prefill {
         input: &PrefillInput<'_>,
         chunk: Chunk,
         at: usize,
-    ) -> Result<(), KernelError> {
+    ) -> Result<(), EngineError> {
         let dims = input.dims;
         let (k_cache, v_cache) = input.cache.layer(at);
-        AttendRows {
+        let attend = AttendRows {
             q: self.q_ptr,
             k_cache,
             v_cache,
@@ -271,8 +292,8 @@ impl Prefill {
             kv_heads: dims.kv_heads,
             head_dim: dims.head_dim,
             scale: dims.scale(),
-        }
-        .launch(&input.gpu.launcher)
+        };
+        queue(input, &attend)
     }
 
     fn dense(
@@ -283,22 +304,23 @@ impl Prefill {
         down: DevicePtr<bf16>,
     ) -> Result<(), EngineError> {
         if chunk.is_short() {
-            return self.dense_few(input, chunk, gate_up, down).map_err(kernel_error);
+            return self.dense_few(input, chunk, gate_up, down);
         }
         let (hidden, inter) = (input.dims.hidden as usize, input.dims.inter as usize);
         let rows = chunk.tokens;
         let up = GemmShape { rows, out_width: 2 * inter, in_width: hidden };
-        self.gemm.multiply(up, self.x.ptr(), gate_up, self.gate_up.ptr())?;
-        SiluMulRows {
+        // SAFETY: as in `queue`.
+        unsafe { self.gemm.multiply(up, self.x.ptr(), gate_up, self.gate_up.ptr())? };
+        let silu_mul = SiluMulRows {
             gate_up: self.gate_up.ptr(),
             out: self.act.ptr(),
             tokens: rows as u32,
             inter: input.dims.inter,
-        }
-        .launch(&input.gpu.launcher)
-        .map_err(kernel_error)?;
+        };
+        queue(input, &silu_mul)?;
         let back = GemmShape { rows, out_width: hidden, in_width: inter };
-        self.gemm.multiply_add(back, self.act.ptr(), down, self.h.ptr())
+        // SAFETY: as in `queue`.
+        unsafe { self.gemm.multiply_add(back, self.act.ptr(), down, self.h.ptr()) }
     }
 
     fn dense_few(
@@ -307,13 +329,12 @@ impl Prefill {
         chunk: Chunk,
         gate_up: DevicePtr<bf16>,
         down: DevicePtr<bf16>,
-    ) -> Result<(), KernelError> {
+    ) -> Result<(), EngineError> {
         let (hidden, inter) = (input.dims.hidden, input.dims.inter);
         let (tokens, act) = (chunk.tokens as u32, self.act.ptr());
-        GateUpRows { x: self.x.ptr(), weight: gate_up, act, tokens, hidden, inter }
-            .launch(&input.gpu.launcher)?;
-        DownRows { act, weight: down, h: self.h.ptr(), tokens, hidden, inter }
-            .launch(&input.gpu.launcher)
+        let x = self.x.ptr();
+        queue(input, &GateUpRows { x, weight: gate_up, act, tokens, hidden, inter })?;
+        queue(input, &DownRows { act, weight: down, h: self.h.ptr(), tokens, hidden, inter })
     }
 
     fn routed(
@@ -321,21 +342,30 @@ impl Prefill {
         input: &PrefillInput<'_>,
         chunk: Chunk,
         [router, gate_up, down]: [DevicePtr<bf16>; 3],
-    ) -> Result<(), KernelError> {
-        let (dims, launcher) = (input.dims, &input.gpu.launcher);
+    ) -> Result<(), EngineError> {
+        let dims = input.dims;
         let experts = dims.experts.expect("a routed layer belongs to a model with experts");
         let buffers = self.experts.as_ref().expect("buffers were made for the same experts");
         let plan = buffers.plan(experts, chunk.tokens as u32);
         let (hidden, inter) = (dims.hidden, experts.inter);
         let x = self.x.ptr();
-        RouterRows { x, weight: router, logits: buffers.logits.ptr(), plan, hidden }
-            .launch(launcher)?;
-        SortByExpert { plan }.launch(launcher)?;
+        let logits = buffers.logits.ptr();
+        queue(input, &RouterRows { x, weight: router, logits, plan, hidden })?;
+        queue(input, &SortByExpert { plan })?;
         let (act, out) = (buffers.act.ptr(), buffers.out.ptr());
-        GroupedGateUp { x, weight: gate_up, act, plan, hidden, inter }.launch(launcher)?;
-        GroupedDown { act, weight: down, out, plan, hidden, inter }.launch(launcher)?;
-        CombineRows { out, h: self.h.ptr(), plan, hidden }.launch(launcher)
+        queue(input, &GroupedGateUp { x, weight: gate_up, act, plan, hidden, inter })?;
+        queue(input, &GroupedDown { act, weight: down, out, plan, hidden, inter })?;
+        queue(input, &CombineRows { out, h: self.h.ptr(), plan, hidden })
     }
+}
+
+/// Queues a kernel of [`Prefill::run`].
+fn queue(input: &PrefillInput<'_>, kernel: &impl Kernel) -> Result<(), EngineError> {
+    // SAFETY: `run` has checked that the chunk fits the buffers and the cache, all of which were
+    // allocated for these dims; weights lie where their plan put them. Prefill's own memory is used
+    // by this stream alone and outlives it, and each kernel reads what those before it on the
+    // stream wrote.
+    unsafe { kernel.launch(&input.gpu.launcher) }.map_err(kernel_error)
 }
 
 impl ExpertBuffers {

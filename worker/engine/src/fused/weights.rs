@@ -1,6 +1,6 @@
 //! The weights on the device: the layout's slots as addresses, filled at random or by the uploader.
 
-use bakeoff_kernels::{DevicePtr, util::FillRandom};
+use bakeoff_kernels::{DevicePtr, Kernel as _, util::FillRandom};
 use bakeoff_model::tensors::{ModelWeights, Role};
 use half::bf16;
 
@@ -54,16 +54,21 @@ impl DeviceWeights {
     /// A launch fails.
     pub fn fill_random(&self, gpu: &Gpu, layout: &WeightLayout) -> Result<(), EngineError> {
         let fill = |slot: Slot, mean: f32| {
-            FillRandom {
+            assert!(
+                slot.offset + slot.bytes <= self.arena.bytes(),
+                "{slot:?} is beyond the weights"
+            );
+            let fill = FillRandom {
                 out: self.arena.ptr().offset(slot.offset).cast(),
                 count: (slot.bytes / size_of::<bf16>()) as u64,
                 first: (slot.offset / size_of::<bf16>()) as u64,
                 seed: DUMMY_SEED,
                 mean,
                 deviation: dummy::DEVIATION,
-            }
-            .launch(&gpu.launcher)
-            .map_err(kernel_error)
+            };
+            // SAFETY: the slot lies inside the arena, which nothing reads before the stream is
+            // through.
+            unsafe { fill.launch(&gpu.launcher) }.map_err(kernel_error)
         };
         fill(Slot { role: Role::Plain, offset: 0, bytes: layout.bytes }, 0.0)?;
         let slots = layout.slots.matrices().into_iter();
