@@ -47,7 +47,7 @@ pub enum Error {
     Template {
         path: String,
         #[source]
-        source: TemplateError,
+        source: Box<TemplateError>,
     },
     #[error(transparent)]
     Image(#[from] NoImage),
@@ -70,6 +70,8 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error("cannot write YAML")]
+    Yaml(#[source] Box<serde_saphyr::SerializeError>),
     #[error("cannot write JSON")]
     Json(#[from] serde_json::Error),
     #[error("a task of this program broke down")]
@@ -124,6 +126,7 @@ impl Error {
             Self::Io(_)
             | Self::Local { .. }
             | Self::Json(_)
+            | Self::Yaml(_)
             | Self::Task(_)
             | Self::Inconsistent(_) => false,
             #[cfg(feature = "embedded")]

@@ -53,7 +53,8 @@ pub struct K8sJobArgs {
 
 pub async fn execute(args: K8sJobArgs) -> Result<Ending, Error> {
     let objects = objects(&args).await?;
-    print!("{}", objects::print(&objects)?);
+    let text = objects::print(&objects).map_err(|error| Error::Yaml(Box::new(error)))?;
+    print!("{text}");
     Ok(Ending::Success)
 }
 
@@ -109,8 +110,10 @@ fn template(path: Option<&Path>, role: Role) -> Result<Template, Error> {
         what: format!("--template {} cannot be read", path.display()),
         source,
     })?;
-    Template::find(&text, role)
-        .map_err(|source| Error::Template { path: path.display().to_string(), source })
+    Template::find(&text, role).map_err(|source| Error::Template {
+        path: path.display().to_string(),
+        source: Box::new(source),
+    })
 }
 
 /// What the plan takes from the hub, as `worker fetch` names it: each once, in the sweep's order.
