@@ -24,16 +24,17 @@ pub struct StoreOnly {
 }
 
 impl StoreOnly {
-    /// Opens the store that is named.
+    /// Opens the store that is named, or else the local results, to read from it.
     pub async fn store(&self) -> Result<OpenStore, Error> {
-        OpenStore::open(&self.store).await
+        OpenStore::open_existing(&or_local(&self.store, false)).await
     }
 
-    /// The store if one is named.
-    pub async fn store_if_named(&self) -> Result<Option<OpenStore>, Error> {
-        match self.store.store {
-            Some(_) => Ok(Some(self.store().await?)),
-            None => Ok(None),
+    /// The same; `None` where it is a folder that does not exist.
+    pub async fn store_if_there(&self) -> Result<Option<OpenStore>, Error> {
+        let args = or_local(&self.store, false);
+        match missing_folder(&args) {
+            Some(_) => Ok(None),
+            None => Ok(Some(OpenStore::open(&args).await?)),
         }
     }
 }
@@ -48,18 +49,14 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Opens the store that is named.
+    /// Opens the store that is named, or without a broker the local results. A folder is created.
     pub async fn store(&self) -> Result<OpenStore, Error> {
-        OpenStore::open(&self.store).await
+        OpenStore::open(&or_local(&self.store, self.has_queue())).await
     }
 
-    /// The store named, or the folder where a run on this machine puts its results.
-    pub async fn store_or_local(&self) -> Result<OpenStore, Error> {
-        let mut args = self.store.clone();
-        if args.store.is_none() && !self.has_queue() {
-            args.store = Some(LOCAL_RESULTS.to_owned());
-        }
-        OpenStore::open(&args).await
+    /// The same for a command that reads what is there: no folder is created.
+    pub async fn existing_store(&self) -> Result<OpenStore, Error> {
+        OpenStore::open_existing(&or_local(&self.store, self.has_queue())).await
     }
 
     /// Whether a broker is named.
@@ -80,6 +77,29 @@ impl Connections {
     }
 }
 
+/// The store's arguments, with the local results where no store and no broker is named.
+fn or_local(args: &StoreArgs, has_queue: bool) -> StoreArgs {
+    let mut args = args.clone();
+    if args.store.is_none() && !has_queue {
+        args.store = Some(LOCAL_RESULTS.to_owned());
+    }
+    args
+}
+
+/// The folder that the store is said to be, if it does not exist.
+fn missing_folder(args: &StoreArgs) -> Option<PathBuf> {
+    folder(args.store.as_deref()?.trim()).filter(|folder| !folder.exists())
+}
+
+/// The folder of a store that is one.
+fn folder(url: &str) -> Option<PathBuf> {
+    match url.strip_prefix("file://") {
+        Some(path) => Some(PathBuf::from(path)),
+        None if url.is_empty() || url.contains(":/") || url.starts_with("memory:") => None,
+        None => Some(PathBuf::from(url)),
+    }
+}
+
 /// An open store, and where something in it lies for people.
 #[derive(Debug, Clone)]
 pub struct OpenStore {
@@ -96,6 +116,17 @@ impl OpenStore {
         Ok(Self { objects, root: root(url) })
     }
 
+    async fn open_existing(args: &StoreArgs) -> Result<Self, Error> {
+        match missing_folder(args) {
+            Some(folder) => Err(Error::Input(format!(
+                "no results in {}: the folder does not exist; name another with --store, or run \
+                a sweep first with `coordinator run`",
+                folder.display()
+            ))),
+            None => Self::open(args).await,
+        }
+    }
+
     /// Where a key lies, as a person can open it.
     pub fn location(&self, key: &str) -> String {
         format!("{}/{key}", self.root.trim_end_matches('/'))
@@ -103,11 +134,7 @@ impl OpenStore {
 }
 
 fn root(url: &str) -> String {
-    let path = match url.strip_prefix("file://") {
-        Some(path) => PathBuf::from(path),
-        None if url.contains("://") => return url.to_owned(),
-        None => PathBuf::from(url),
-    };
+    let Some(path) = folder(url) else { return url.to_owned() };
     std::fs::canonicalize(&path).unwrap_or(path).display().to_string()
 }
 

@@ -149,10 +149,11 @@ async fn every_refusal_of_a_command_names_the_next_step() {
         refused(&["compare", "demo", "other", "--store", "r"]),
         refused(&["delete", "demo", "--store", "r"]),
         refused(&["watch", "demo", "--store", "r"]),
-        refused(&["retry", "demo", "--store", "r"]),
-        refused(&["cancel", "demo", "--store", "r"]),
+        refused(&["retry", "demo", "--store", "nowhere"]),
+        refused(&["run", "--retry", "--store", "r"]),
         refused(&["plan", "other.toml", "--price-per-gpu-hour=-1"]),
         refused(&["run", "--device", "tpu"]),
+        refused(&["status", "--store", "s3:/results"]),
     ];
     let job = &plan.jobs[0].job;
     common::finish(objects.as_ref(), job, &job.cells[0]).await;
@@ -160,6 +161,74 @@ async fn every_refusal_of_a_command_names_the_next_step() {
     messages.push(refused(&["review", "demo", "--push", "--store", "r"]));
     let name = folder.display().to_string();
     insta::assert_snapshot!("refusals", messages.join("---\n").replace(&name, "FOLDER"));
+}
+
+#[test]
+#[cfg(not(feature = "cuda"))]
+fn a_device_that_the_build_cannot_use_is_refused_once_before_anything_is_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let message = refused(folder.path(), &["run", "--device", "cuda:7"]);
+    assert!(message.contains("the device `cuda:7` needs"), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn commands_that_read_create_no_folder_and_say_where_they_looked() {
+    let folder = tempfile::tempdir().unwrap();
+    for words in [
+        &["status"][..],
+        &["status", "--store", "bakeoff-results"],
+        &["collect", "s"],
+        &["watch", "s"],
+        &["retry", "s"],
+        &["cancel", "s"],
+        &["check", "s"],
+        &["review", "s"],
+        &["compare", "s", "t"],
+        &["export", "s", "out"],
+        &["delete", "s", "--yes"],
+    ] {
+        let message = refused(folder.path(), words);
+        assert!(message.contains("bakeoff-results: the folder does not exist"), "{message}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// Cancelled, collected, taken up again and watched in ./bakeoff-results, with neither `--store`
+/// nor `--nats`.
+#[tokio::test]
+async fn a_sweep_of_this_machine_needs_neither_store_nor_broker() {
+    let folder = tempfile::tempdir().unwrap();
+    let text_of_sweep = "name = \"s\"\n[generation]\nruns = 3\nmax_new_tokens = 4\n[engine]\n\
+        dtype = \"f32\"\n[[prompts]]\nid = \"p\"\ntext = \"x\"\n[[models]]\n\
+        id = \"builtin:tiny-qwen2\"\n";
+    let place = folder.path().join("bakeoff-results").display().to_string();
+    let args = StoreArgs { store: Some(place), ..StoreArgs::default() };
+    let objects = store::open(&args).await.unwrap();
+    let sweep = bakeoff_coordinator::sweep::parse(text_of_sweep, "s.toml", folder.path()).unwrap();
+    let plan = Plan::build(sweep, Revisions::new()).unwrap();
+    publish::freeze(objects.as_ref(), &plan).await.unwrap();
+    let run = |args: &[&str]| coordinator(folder.path(), args);
+
+    let unwatched = refused(folder.path(), &["watch", "s"]);
+    assert!(unwatched.contains("`coordinator run SWEEP.toml`"), "{unwatched}");
+    let cancelled = run(&["cancel", "s"]);
+    assert!(cancelled.status.success(), "{}", text(&cancelled.stderr));
+    assert!(text(&cancelled.stdout).starts_with("s: 3 cells cancelled\n"));
+
+    for command in ["collect", "watch"] {
+        let collected = run(&[command, "s"]);
+        let shown = text(&collected.stdout);
+        assert_eq!(collected.status.code(), Some(3), "{shown}");
+        assert_eq!(shown.matches("cancelled").count(), 2, "a count and a line: {shown}");
+        assert!(shown.contains("  3 cells cancelled\n"), "{shown}");
+    }
+    let again = run(&["retry", "s", "--device", "cpu"]);
+    assert!(again.status.success(), "{}", text(&again.stderr));
+    assert!(text(&again.stdout).starts_with("s: 3 of 3 done\n"), "{}", text(&again.stdout));
+    assert!(run(&["watch", "s"]).status.success());
+    assert_eq!(text(&run(&["status"]).stdout), "s  3 of 3 done\n");
 }
 
 #[test]

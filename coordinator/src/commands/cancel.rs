@@ -1,6 +1,10 @@
 //! `coordinator cancel`: stop a sweep; what is done stays.
 
+use std::sync::Arc;
+
 use bakeoff_proto::SweepName;
+use bakeoff_transport::queue::JobQueue;
+use bakeoff_transport::queue::memory::MemoryQueue;
 use clap::Args;
 
 use super::shared;
@@ -12,7 +16,8 @@ use bakeoff_proto::exit::Exit;
 
 /// Drop a sweep's queued jobs and stop those being worked on
 ///
-/// Finished cells stay. `coordinator retry` takes the rest up again.
+/// Finished cells stay. `coordinator retry` takes the rest up again. Without --nats the cells that
+/// are left are marked; a `coordinator run` that is at work on this machine ends with Ctrl-C.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
@@ -20,17 +25,22 @@ Example:
 pub struct CancelArgs {
     /// The sweep's name
     name: SweepName,
-    #[command(flatten)]
-    connect: Connections,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    // Last: their headings would go on to options that follow.
+    #[command(flatten)]
+    connect: Connections,
 }
 
 pub async fn execute(args: CancelArgs) -> Result<Exit, Error> {
-    let store = args.connect.store().await?;
+    let store = args.connect.existing_store().await?;
     let plan = read::plan(store.objects.as_ref(), &args.name).await?;
-    let queue = args.connect.queue().await?;
+    let queue: Arc<dyn JobQueue> = match args.connect.has_queue() {
+        true => args.connect.queue().await?,
+        // On this machine a queue lives as long as its `coordinator run`: only the cells are left.
+        false => Arc::new(MemoryQueue::new()),
+    };
     let now = jiff::Timestamp::now();
     let cancelled = publish::cancel(queue.as_ref(), store.objects.as_ref(), &plan, now).await?;
     if args.json {

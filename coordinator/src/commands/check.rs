@@ -34,8 +34,6 @@ Examples:
 pub struct CheckArgs {
     /// The sweep's name
     name: SweepName,
-    #[command(flatten)]
-    connect: StoreOnly,
     /// Take [checks] from this sweep file instead of the stored plan
     #[arg(long, value_name = "FILE")]
     sweep: Option<PathBuf>,
@@ -51,6 +49,9 @@ pub struct CheckArgs {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    // Last: their headings would go on to options that follow.
+    #[command(flatten)]
+    connect: StoreOnly,
 }
 
 pub async fn execute(args: CheckArgs) -> Result<Exit, Error> {

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use bakeoff_proto::SweepName;
+use bakeoff_proto::{CellStatus, SweepName};
 use clap::Args;
 
 use super::shared;
-use crate::collect::read;
+use crate::collect::{Collected, read};
 use crate::connect::{OpenStore, StoreOnly};
 use crate::error::Error;
 use crate::results;
@@ -25,8 +25,6 @@ Examples:
 pub struct CollectArgs {
     /// The sweep's name
     name: SweepName,
-    #[command(flatten)]
-    connect: StoreOnly,
     /// Remove files that no record names (they are listed otherwise)
     #[arg(long)]
     prune: bool,
@@ -36,6 +34,9 @@ pub struct CollectArgs {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    // Last: their headings would go on to options that follow.
+    #[command(flatten)]
+    connect: StoreOnly,
 }
 
 pub async fn execute(args: CollectArgs) -> Result<Exit, Error> {
@@ -80,24 +81,44 @@ async fn print_summary(
         eprintln!("remove such files with: coordinator collect {name} --prune");
     }
     println!("{name}: {counts}");
-    for row in &collected.rows {
-        if let Some(failure) = collected.failure(row) {
-            println!(
-                "  {} {} run {}: {} ({}): {}",
-                row.model,
-                row.prompt_id,
-                row.run,
-                row.status.as_str(),
-                failure.kind.as_str(),
-                failure.message.lines().next().unwrap_or_default()
-            );
-        }
+    for line in failures(&collected) {
+        println!("  {line}");
     }
     if counts.failed + counts.cancelled > 0 {
-        println!("take these up again with: coordinator retry {name}, or coordinator run --retry");
+        println!("take these up again with: coordinator retry {name}");
     }
     println!("report  {report}\ncsv     {csv}");
     Ok(shared::ending(&counts))
+}
+
+/// A line for each reason why cells of a model ended without a record, however many they are; one
+/// for all that were cancelled.
+fn failures(collected: &Collected) -> Vec<String> {
+    let mut cancelled = 0;
+    let mut reasons: Vec<(String, String, usize)> = Vec::new();
+    for row in &collected.rows {
+        let Some(failure) = collected.failure(row) else { continue };
+        if row.status == CellStatus::Cancelled {
+            cancelled += 1;
+            continue;
+        }
+        let message = failure.message.lines().next().unwrap_or_default();
+        let reason = format!("failed ({}): {message}", failure.kind.as_str());
+        match reasons.iter_mut().find(|(model, known, _)| *model == row.model && *known == reason) {
+            Some((_, _, cells)) => *cells += 1,
+            None => reasons.push((row.model.clone(), reason, 1)),
+        }
+    }
+    let mut lines: Vec<_> = reasons
+        .into_iter()
+        .map(|(model, reason, cells)| {
+            format!("{model}, {}: {reason}", shared::count(cells, "cell", "cells"))
+        })
+        .collect();
+    if cancelled > 0 {
+        lines.push(format!("{} cancelled", shared::count(cancelled, "cell", "cells")));
+    }
+    lines
 }
 
 async fn prune(store: &OpenStore, name: &SweepName) -> Result<(), Error> {

@@ -29,11 +29,12 @@ pub struct CompareArgs {
     /// A regression is worse by more than this
     #[arg(long, value_name = "PERCENT", default_value_t = 3.0, value_parser = threshold)]
     threshold: f64,
-    #[command(flatten)]
-    connect: StoreOnly,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    // Last: their headings would go on to options that follow.
+    #[command(flatten)]
+    connect: StoreOnly,
 }
 
 fn threshold(text: &str) -> Result<f64, String> {

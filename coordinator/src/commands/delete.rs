@@ -24,18 +24,19 @@ Example:
 pub struct DeleteArgs {
     /// The sweep's name
     name: SweepName,
-    #[command(flatten)]
-    connect: Connections,
     /// Do not ask
     #[arg(long)]
     yes: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    // Last: their headings would go on to options that follow.
+    #[command(flatten)]
+    connect: Connections,
 }
 
 pub async fn execute(args: DeleteArgs) -> Result<Exit, Error> {
-    let store = args.connect.store().await?;
+    let store = args.connect.existing_store().await?;
     let name = &args.name;
     let keys = read::list(store.objects.as_ref(), name.as_str()).await?;
     if keys.is_empty() {

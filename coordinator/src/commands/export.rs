@@ -23,14 +23,15 @@ pub struct ExportArgs {
     name: SweepName,
     /// Folder to copy into; made if need be
     dir: PathBuf,
-    #[command(flatten)]
-    connect: StoreOnly,
     /// Overwrite files that differ
     #[arg(long)]
     force: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    // Last: their headings would go on to options that follow.
+    #[command(flatten)]
+    connect: StoreOnly,
 }
 
 pub async fn execute(args: ExportArgs) -> Result<Exit, Error> {

@@ -6,6 +6,7 @@ mod collect;
 mod compare;
 mod delete;
 mod export;
+mod here;
 mod k8s_job;
 mod plan;
 mod retry;

@@ -38,11 +38,12 @@ pub struct PlanArgs {
     /// Price of a GPU-hour, in any currency
     #[arg(long, env = "BAKEOFF_PRICE_PER_GPU_HOUR", value_parser = price)]
     price_per_gpu_hour: Option<f64>,
-    #[command(flatten)]
-    connect: StoreOnly,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    // Last: their headings would go on to options that follow.
+    #[command(flatten)]
+    connect: StoreOnly,
 }
 
 fn gpu(name: &str) -> Result<&'static GpuSpec, GpuTableError> {
@@ -58,7 +59,7 @@ fn price(text: &str) -> Result<f64, String> {
 
 pub async fn execute(args: PlanArgs) -> Result<Exit, Error> {
     let sweep = shared::load_sweep(Some(&args.sweep), args.rename.as_ref())?;
-    let store = args.connect.store_if_named().await?;
+    let store = args.connect.store_if_there().await?;
     let objects = store.as_ref().map(|store| store.objects.as_ref());
     let (plan, notes) = shared::make_plan(sweep, objects).await?;
     shared::warn(&notes);

@@ -24,8 +24,6 @@ Examples:
 pub struct ReviewArgs {
     /// The sweep's name
     name: SweepName,
-    #[command(flatten)]
-    connect: StoreOnly,
     /// The local file
     #[arg(long, default_value = "reviews.toml")]
     file: PathBuf,
@@ -44,6 +42,9 @@ pub struct ReviewArgs {
     /// Check the file and store it
     #[arg(long)]
     push: bool,
+    // Last: their headings would go on to options that follow.
+    #[command(flatten)]
+    connect: StoreOnly,
 }
 
 pub async fn execute(args: ReviewArgs) -> Result<Exit, Error> {

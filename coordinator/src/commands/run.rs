@@ -1,20 +1,18 @@
 //! `coordinator run`: everything in one command.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use bakeoff_proto::SweepName;
-use bakeoff_transport::queue::JobQueue;
 use clap::Args;
 
+use super::here::{HereArgs, Work};
 use super::{collect, shared};
 use crate::collect::Counts;
 use crate::collect::read;
-use crate::connect::{Connections, OpenStore, QueueArgs};
+use crate::connect::{Connections, QueueArgs};
 use crate::error::Error;
-use crate::plan::Plan;
 use crate::publish::{self, Scope};
-use crate::watch::{self, WatchOptions, Watched};
+use crate::watch::Watched;
 use bakeoff_proto::exit::Exit;
 
 /// Plan a sweep, run it, and make its report
@@ -35,30 +33,30 @@ pub struct RunArgs {
     /// Take this name instead of the sweep's own
     #[arg(long = "as", value_name = "NAME")]
     rename: Option<SweepName>,
-    /// Also take up cells that failed or were cancelled before
-    #[arg(long)]
+    /// Also take up cells that failed or were cancelled before; the demo's are taken up with
+    /// `coordinator retry demo`
+    #[arg(long, requires = "sweep")]
     retry: bool,
+    #[command(flatten)]
+    here: HereArgs,
+    /// Print one JSON object at the end
+    #[arg(long)]
+    json: bool,
+    // Last: their headings would go on to options that follow.
     #[command(flatten)]
     connect: Connections,
     #[command(flatten)]
     queue: QueueArgs,
-    /// Without --nats: auto, cpu or cuda:N; auto is the first GPU, if this build can use one and
-    /// one is there
-    #[cfg(feature = "embedded")]
-    #[arg(long, env = "BAKEOFF_DEVICE", default_value = "auto")]
-    device: bakeoff_worker::engine_models::DeviceChoice,
-    /// Print one JSON object at the end
-    #[arg(long)]
-    json: bool,
 }
 
 pub async fn execute(args: RunArgs) -> Result<Exit, Error> {
     let sweep = shared::load_sweep(args.sweep.as_deref(), args.rename.as_ref())?;
     let embedded = !args.connect.has_queue();
     if embedded {
+        args.here.check()?;
         shared::check_folders(&sweep)?;
     }
-    let store = args.connect.store_or_local().await?;
+    let store = args.connect.store().await?;
     let (plan, notes) = shared::make_plan(sweep, Some(store.objects.as_ref())).await?;
     shared::warn(&notes);
     publish::freeze(store.objects.as_ref(), &plan).await?;
@@ -79,11 +77,12 @@ pub async fn execute(args: RunArgs) -> Result<Exit, Error> {
     if counts.done > 0 {
         eprintln!("{} of {} already done", counts.done, counts.cells);
     }
+    let scope = if args.retry { Scope::Retry } else { Scope::Open };
+    let work = Work { settings: args.queue.settings(), scope };
     let watched = if embedded {
-        run_here(&args, &store, &plan).await?
+        work.here(args.here, &store, &plan).await?
     } else {
-        let queue = args.connect.queue().await?;
-        publish_and_watch(&args, queue, &store, &plan, false).await?
+        work.at_broker(args.connect.queue().await?, &store, &plan).await?
     };
     match watched {
         Watched::Finished => collect::finish(&store, name, args.json).await,
@@ -98,36 +97,4 @@ pub async fn execute(args: RunArgs) -> Result<Exit, Error> {
             Ok(Exit::Failure)
         }
     }
-}
-
-async fn publish_and_watch(
-    args: &RunArgs,
-    queue: Arc<dyn JobQueue>,
-    store: &OpenStore,
-    plan: &Plan,
-    embedded: bool,
-) -> Result<Watched, Error> {
-    let settings = args.queue.settings();
-    let scope = if args.retry { Scope::Retry } else { Scope::Open };
-    publish::publish(queue.as_ref(), store.objects.as_ref(), plan, &settings, scope).await?;
-    let options = WatchOptions { republish: Some(settings), embedded };
-    let objects = store.objects.clone();
-    Ok(watch::watch(queue, objects, plan, &options, shared::interrupted()).await)
-}
-
-#[cfg(feature = "embedded")]
-async fn run_here(args: &RunArgs, store: &OpenStore, plan: &Plan) -> Result<Watched, Error> {
-    crate::embedded::with_worker(store.objects.clone(), args.device, |queue| {
-        publish_and_watch(args, queue, store, plan, true)
-    })
-    .await
-}
-
-#[cfg(not(feature = "embedded"))]
-async fn run_here(_args: &RunArgs, _store: &OpenStore, _plan: &Plan) -> Result<Watched, Error> {
-    Err(Error::Input(
-        "this coordinator was built without a worker inside: name a broker with --nats, and start \
-        workers beside it"
-            .to_owned(),
-    ))
 }

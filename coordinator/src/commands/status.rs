@@ -21,15 +21,16 @@ Examples:
 pub struct StatusArgs {
     /// The sweep's name; without it, all sweeps are listed
     name: Option<SweepName>,
-    #[command(flatten)]
-    connect: Connections,
     /// Print one JSON value
     #[arg(long)]
     json: bool,
+    // Last: their headings would go on to options that follow.
+    #[command(flatten)]
+    connect: Connections,
 }
 
 pub async fn execute(args: StatusArgs) -> Result<Exit, Error> {
-    let store = args.connect.store().await?;
+    let store = args.connect.existing_store().await?;
     match &args.name {
         None => list(&args, store.objects.as_ref()).await,
         Some(name) => one(&args, store.objects.as_ref(), name).await,

@@ -26,13 +26,14 @@ pub struct SubmitArgs {
     /// Take this name instead of the sweep's own
     #[arg(long = "as", value_name = "NAME")]
     rename: Option<SweepName>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    // Last: their headings would go on to options that follow.
     #[command(flatten)]
     connect: Connections,
     #[command(flatten)]
     queue: QueueArgs,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
 }
 
 pub async fn execute(args: SubmitArgs) -> Result<Exit, Error> {

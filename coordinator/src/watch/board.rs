@@ -34,6 +34,8 @@ pub struct Line {
     tpot_ms: Option<f64>,
     /// What was last shown of who has the job: a worker repeats its phase while it lasts.
     taken: String,
+    /// Ends of cells that were shown: a worker repeats its last event while nothing follows.
+    announced: BTreeSet<(u32, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -81,6 +83,7 @@ impl Board {
                 tok_per_s: None,
                 tpot_ms: None,
                 taken: String::new(),
+                announced: BTreeSet::new(),
             });
         }
         Self { lines, by_job }
@@ -108,6 +111,10 @@ impl Board {
         let index = *self.by_job.get(&event.job)?;
         let line = self.lines.get_mut(index)?;
         let news = line.apply(&event.phase, &event.worker)?;
+        let ends = matches!(event.phase, JobPhase::CellDone { .. } | JobPhase::CellFailed { .. });
+        if ends && !line.announced.insert((event.generation, news.clone())) {
+            return None;
+        }
         Some(format!("{}: {news}", line.name))
     }
 }
@@ -313,6 +320,23 @@ mod tests {
         board.update(&Progress { recorded: all, failed: BTreeMap::new() });
         seen.push(board.lines[0].status());
         insta::assert_snapshot!(seen.join("\n"));
+    }
+
+    #[test]
+    fn the_end_of_a_cell_is_announced_once_however_often_its_worker_says_it() {
+        let (mut board, plan) = board();
+        let done = |index: usize| JobPhase::CellDone {
+            cell: plan.jobs[0].job.cells[index].id.clone(),
+            tokens: 100,
+            tok_per_s: 90.0,
+            tpot_ms: Some(10.0),
+            time_s: 1.1,
+            finish_reason: FinishReason::Stop,
+        };
+        let phases = [done(0), done(0), done(1), done(0)];
+        let news: Vec<_> =
+            phases.into_iter().map(|phase| board.apply(&event(&plan, phase)).is_some()).collect();
+        assert_eq!(news, [true, false, true, false]);
     }
 
     #[test]

@@ -141,6 +141,7 @@ async fn a_bad_url_is_refused_with_what_was_expected() {
         ("", "BAKEOFF_STORE"),
         ("gs://bucket", "unknown scheme `gs`"),
         ("s3:///prefix", "bucket is missing"),
+        ("s3:/bucket", "expected s3://bucket[/prefix]"),
         ("file://relative", "file:///absolute"),
         ("/dev/null/x", "cannot be used as a store"),
     ] {

@@ -157,6 +157,9 @@ fn folder_path(url: &str) -> Result<PathBuf, StoreError> {
         let parsed = Url::parse(url).map_err(|error| bad(expected(), Some(error.into())))?;
         return parsed.to_file_path().map_err(|()| bad(expected(), None));
     }
+    if url.starts_with("s3:") {
+        return Err(bad("expected s3://bucket[/prefix], with two slashes".to_owned(), None));
+    }
     if let Some((scheme, _)) = url.split_once("://") {
         return Err(bad(format!("unknown scheme `{scheme}`: expected {EXPECTED_URL}"), None));
     }
