@@ -5,13 +5,16 @@
 
 use std::collections::BTreeSet;
 
-use bakeoff_proto::{CellId, Failure, FailureKind, Job, JobId, SCHEMA_VERSION, SweepName, names};
+use bakeoff_proto::{
+    CellId, Failure, FailureKind, Incarnation, Job, JobId, SCHEMA_VERSION, SweepName, names,
+};
 use bakeoff_transport::queue::{JobQueue, Published, QueueError, QueueSettings};
 use bakeoff_transport::store::{self, Created, StoreError};
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use object_store::ObjectStore;
 use tracing::Instrument;
+use uuid::Uuid;
 
 use crate::collect::read::{self, Progress, ReadError};
 use crate::plan::{Plan, differences};
@@ -46,7 +49,7 @@ impl DifferentPlan {
         let mut judged_anew = stored.clone();
         judged_anew.sweep.report = new.sweep.report.clone();
         let name = new.sweep.name.clone();
-        Err(Self { name, differences, only_report_rules: judged_anew == *new })
+        Err(Self { name, differences, only_report_rules: judged_anew.plans_the_same(new) })
     }
 }
 
@@ -99,21 +102,26 @@ pub async fn stored_plan(
     }
 }
 
-/// Stores the plan unless one is there; refuses if that one differs.
-pub async fn freeze(store: &dyn ObjectStore, plan: &Plan) -> Result<Frozen, PublishError> {
-    let name = &plan.sweep.name;
-    let key = names::plan_key(name);
-    let stored = match stored_plan(store, name).await? {
+/// Stores the plan unless one is there; refuses if that one differs. `plan` gets the incarnation
+/// of what is stored: a new one if the sweep is new.
+pub async fn freeze(store: &dyn ObjectStore, plan: &mut Plan) -> Result<Frozen, PublishError> {
+    let name = plan.sweep.name.clone();
+    let key = names::plan_key(&name);
+    let stored = match stored_plan(store, &name).await? {
         Some(stored) => stored,
-        None => match store::create_if_absent(store, &key, plan.to_json().into()).await? {
-            Created::Ours => return Ok(Frozen::New),
-            // Another coordinator was faster.
-            Created::AlreadyThere => {
-                stored_plan(store, name).await?.ok_or(PublishError::Vanished { key })?
+        None => {
+            plan.incarnation = Some(Incarnation(Uuid::now_v7().simple().to_string()));
+            match store::create_if_absent(store, &key, plan.to_json().into()).await? {
+                Created::Ours => return Ok(Frozen::New),
+                // Another coordinator was faster.
+                Created::AlreadyThere => {
+                    stored_plan(store, &name).await?.ok_or(PublishError::Vanished { key })?
+                }
             }
-        },
+        }
     };
     DifferentPlan::check(&stored, plan)?;
+    plan.incarnation = stored.incarnation;
     Ok(Frozen::Resumed)
 }
 
@@ -161,7 +169,7 @@ pub fn work(plan: &Plan, progress: &Progress, scope: Scope) -> (Vec<Job>, Submit
             // What failed at `latest` stays as it is; the open cells go on in that generation.
             (Scope::Open | Scope::Retry, latest) => latest.unwrap_or(1),
         };
-        jobs.push(Job { generation, ..job.clone() });
+        jobs.push(Job { generation, incarnation: plan.incarnation.clone(), ..job.clone() });
     }
     (jobs, outcome)
 }
@@ -180,7 +188,7 @@ pub async fn publish(
     if jobs.is_empty() {
         return Ok(outcome);
     }
-    queue.clear_cancel(&plan.sweep.name).await?;
+    queue.clear_cancel(&plan.sweep_id()).await?;
     for job in &jobs {
         // A trace of its own for each job: the worker's spans hang below this one.
         let span = tracing::info_span!(
@@ -203,8 +211,8 @@ pub async fn cancel(
     now: Timestamp,
 ) -> Result<usize, PublishError> {
     let name = &plan.sweep.name;
-    let in_queue: BTreeSet<JobId> = queue.open_jobs(name).await?.into_iter().collect();
-    queue.cancel(name).await?;
+    let in_queue: BTreeSet<JobId> = queue.open_jobs(&plan.sweep_id()).await?.into_iter().collect();
+    queue.cancel(&plan.sweep_id()).await?;
     let progress = read::progress(store, name).await?;
     let mut marks = Vec::new();
     for planned in &plan.jobs {
@@ -271,6 +279,6 @@ pub async fn settled(
     if failed_jobs.is_empty() {
         return Ok(true);
     }
-    let open = queue.open_jobs(&plan.sweep.name).await?;
+    let open = queue.open_jobs(&plan.sweep_id()).await?;
     Ok(!open.iter().any(|job| failed_jobs.contains(job)))
 }

@@ -127,8 +127,8 @@ async fn every_refusal_of_a_command_names_the_next_step() {
     let place = folder.join("r").display().to_string();
     let args = StoreArgs { store: Some(place), ..StoreArgs::default() };
     let objects = store::open(&args).await.unwrap();
-    let plan = Plan::build(bakeoff_coordinator::sweep::demo(), Revisions::new()).unwrap();
-    publish::freeze(objects.as_ref(), &plan).await.unwrap();
+    let mut plan = Plan::build(bakeoff_coordinator::sweep::demo(), Revisions::new()).unwrap();
+    publish::freeze(objects.as_ref(), &mut plan).await.unwrap();
     let other = "name = \"demo\"\n[[prompts]]\nid = \"p\"\ntext = \"x\"\n[[models]]\nid = \"builtin:tiny-qwen2\"\n";
     std::fs::write(folder.join("other.toml"), other).unwrap();
     std::fs::write(
@@ -268,8 +268,8 @@ async fn collect_export_and_delete_work_from_the_store_alone() {
     let place = folder.path().join("results");
     let args = StoreArgs { store: Some(place.display().to_string()), ..StoreArgs::default() };
     let objects = store::open(&args).await.unwrap();
-    let plan = Plan::build(bakeoff_coordinator::sweep::demo(), Revisions::new()).unwrap();
-    publish::freeze(objects.as_ref(), &plan).await.unwrap();
+    let mut plan = Plan::build(bakeoff_coordinator::sweep::demo(), Revisions::new()).unwrap();
+    publish::freeze(objects.as_ref(), &mut plan).await.unwrap();
     for planned in &plan.jobs {
         for cell in &planned.job.cells {
             common::finish(objects.as_ref(), &planned.job, cell).await;

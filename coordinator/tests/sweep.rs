@@ -43,7 +43,7 @@ impl Bench {
     }
 
     async fn freeze(&self) -> Frozen {
-        publish::freeze(self.objects.as_ref(), &self.plan).await.expect("freeze")
+        publish::freeze(self.objects.as_ref(), &mut self.plan.clone()).await.expect("freeze")
     }
 
     async fn counts(&self) -> Counts {
@@ -98,12 +98,40 @@ async fn another_plan_under_the_same_name_is_refused_and_says_what_differs() {
     bench.freeze().await;
     let mut changed = sweep::demo();
     changed.runs = 3;
-    let changed = Plan::build(changed, Revisions::new()).unwrap();
-    let error = publish::freeze(bench.objects.as_ref(), &changed).await.unwrap_err();
+    let mut changed = Plan::build(changed, Revisions::new()).unwrap();
+    let error = publish::freeze(bench.objects.as_ref(), &mut changed).await.unwrap_err();
     let PublishError::DifferentPlan(different) = &error else { panic!("{error}") };
     assert_eq!(different.differences, ["runs: was 2, now 3"]);
     assert!(!different.only_report_rules);
     assert_eq!(Error::from(error).exit().code(), 2);
+}
+
+/// Two coordinators that freeze a plan agree on its incarnation; after a deletion it is another one,
+/// and nothing of the sweep itself differs.
+#[tokio::test]
+async fn each_life_of_a_sweep_has_an_incarnation_that_its_jobs_bear() {
+    let objects = store::memory();
+    let (mut one, mut other) = (demo(), demo());
+    let (a, b) = futures::join!(
+        publish::freeze(objects.as_ref(), &mut one),
+        publish::freeze(objects.as_ref(), &mut other)
+    );
+    assert!(a.unwrap() == Frozen::New || b.unwrap() == Frozen::New);
+    assert!(one.incarnation.is_some());
+    assert_eq!(one, other);
+    let stored = read::plan(objects.as_ref(), &one.sweep.name).await.unwrap();
+    assert_eq!(stored, one);
+    let (jobs, _) = publish::work(&stored, &read::Progress::default(), Scope::Open);
+    assert!(jobs.iter().all(|job| job.incarnation == one.incarnation));
+
+    let mut unfrozen = demo();
+    assert!(unfrozen.plans_the_same(&one), "an incarnation is no part of a plan");
+    assert_eq!(publish::freeze(objects.as_ref(), &mut unfrozen).await.unwrap(), Frozen::Resumed);
+    store::remove(objects.as_ref(), &names::plan_key(&one.sweep.name)).await.unwrap();
+    let mut next = demo();
+    assert_eq!(publish::freeze(objects.as_ref(), &mut next).await.unwrap(), Frozen::New);
+    assert_ne!(next.incarnation, one.incarnation);
+    assert!(jobs.iter().zip(&next.jobs).all(|(job, again)| job.id == again.job.id));
 }
 
 /// Killed after freezing, after one job, in the middle of the work: each resumes to the same CSV.

@@ -80,6 +80,35 @@ impl fmt::Display for SweepName {
     }
 }
 
+/// One life of a sweep's name: made when its plan is frozen, gone when the sweep is deleted. What
+/// bears another incarnation belongs to a sweep that is no more, or to one of another store.
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(transparent)]
+pub struct Incarnation(pub String);
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A sweep as the queue knows it: its name, and which of the sweeps of that name it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SweepId {
+    /// The sweep's name.
+    pub name: SweepName,
+    /// `None` for a sweep that an earlier version submitted.
+    pub incarnation: Option<Incarnation>,
+}
+
+impl fmt::Display for SweepId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)
+    }
+}
+
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -200,6 +229,10 @@ pub struct Job {
     pub generation: u32,
     /// The sweep that it belongs to.
     pub sweep: SweepName,
+    /// Which sweep of that name; `None` in a plan, which holds it once for all jobs, and in jobs
+    /// that an earlier version published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<Incarnation>,
     /// Which workers may take it: `any`, `cpu`, or a GPU by [`crate::names::class_token`].
     pub gpu_class: String,
     pub model: ModelSpec,
@@ -223,11 +256,17 @@ impl Job {
             id: Self::identity(&model, &engine, &cells),
             generation: 1,
             sweep,
+            incarnation: None,
             gpu_class,
             model,
             engine,
             cells,
         }
+    }
+
+    /// The sweep that it belongs to.
+    pub fn sweep_id(&self) -> SweepId {
+        SweepId { name: self.sweep.clone(), incarnation: self.incarnation.clone() }
     }
 
     /// The identity of a job: its model, its engine and its cells.

@@ -1,7 +1,7 @@
 //! Names on the wire and in the store, in one place: whoever reads and whoever writes agree by
 //! construction.
 
-use crate::{CellId, Job, JobId, SweepName, digest};
+use crate::{CellId, Job, JobId, SweepId, SweepName, digest};
 
 /// JetStream stream that holds the jobs (work-queue retention).
 pub const JOBS_STREAM: &str = "BAKEOFF_JOBS";
@@ -21,20 +21,39 @@ pub const JOBS_SUBJECTS: &str = "bakeoff.jobs.>";
 /// Subjects of [`EVENTS_STREAM`].
 pub const EVENTS_SUBJECTS: &str = "bakeoff.events.>";
 
-/// A subject token may not hold `.`, `*`, `>` or spaces: names become hashes.
-pub fn sweep_token(sweep: &SweepName) -> String {
-    let mut token = digest::sha256_hex(sweep.as_str().as_bytes());
+/// A subject token may not hold `.`, `*`, `>` or spaces: names become hashes. Two sweeps of the same
+/// name, one after the other or in two stores, share nothing on the broker: the token differs by
+/// incarnation.
+pub fn sweep_token(sweep: &SweepId) -> String {
+    match &sweep.incarnation {
+        None => name_token(&sweep.name),
+        // No name holds a `/`.
+        Some(incarnation) => hash_token(&format!("{}/{incarnation}", sweep.name)),
+    }
+}
+
+fn name_token(name: &SweepName) -> String {
+    hash_token(name.as_str())
+}
+
+fn hash_token(text: &str) -> String {
+    let mut token = digest::sha256_hex(text.as_bytes());
     token.truncate(16);
     token
 }
 
 /// `bakeoff.jobs.<gpu-class>.<sweep>.<job>`
 pub fn job_subject(job: &Job) -> String {
-    format!("bakeoff.jobs.{}.{}.{}", class_token(&job.gpu_class), sweep_token(&job.sweep), job.id)
+    format!(
+        "bakeoff.jobs.{}.{}.{}",
+        class_token(&job.gpu_class),
+        sweep_token(&job.sweep_id()),
+        job.id
+    )
 }
 
 /// Filter for every queued job of a sweep, whatever its GPU class.
-pub fn sweep_jobs_filter(sweep: &SweepName) -> String {
+pub fn sweep_jobs_filter(sweep: &SweepId) -> String {
     format!("bakeoff.jobs.*.{}.*", sweep_token(sweep))
 }
 
@@ -62,28 +81,28 @@ pub fn class_token(class: &str) -> String {
     token.trim_end_matches('-').to_owned()
 }
 
-/// `bakeoff.events.<sweep>.<job>`
+/// `bakeoff.events.<sweep>.<job>`. By name alone: events are only looked at.
 pub fn event_subject(sweep: &SweepName, job: &JobId) -> String {
-    format!("bakeoff.events.{}.{job}", sweep_token(sweep))
+    format!("bakeoff.events.{}.{job}", name_token(sweep))
 }
 
 /// Filter for every event of a sweep.
 pub fn sweep_events_filter(sweep: &SweepName) -> String {
-    format!("bakeoff.events.{}.*", sweep_token(sweep))
+    format!("bakeoff.events.{}.*", name_token(sweep))
 }
 
 /// `Nats-Msg-Id` of a job: a retry is a new generation and so a new message.
 pub fn message_id(job: &Job) -> String {
-    format!("{}/{}/{}", sweep_token(&job.sweep), job.id, job.generation)
+    format!("{}/{}/{}", sweep_token(&job.sweep_id()), job.id, job.generation)
 }
 
 /// Key of a job's attempt in [`ATTEMPTS_BUCKET`]. A new generation starts counting afresh.
-pub fn attempt_key(sweep: &SweepName, job: &JobId, generation: u32) -> String {
-    format!("{}.{job}.{generation}", sweep_token(sweep))
+pub fn attempt_key(job: &Job) -> String {
+    format!("{}.{}.{}", sweep_token(&job.sweep_id()), job.id, job.generation)
 }
 
 /// Key of a sweep's cancellation in [`CONTROL_BUCKET`].
-pub fn control_key(sweep: &SweepName) -> String {
+pub fn control_key(sweep: &SweepId) -> String {
     format!("cancel.{}", sweep_token(sweep))
 }
 
@@ -130,6 +149,18 @@ pub fn reviews_key(sweep: &SweepName) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Incarnation;
+
+    #[test]
+    fn sweeps_of_one_name_share_no_token_and_those_of_earlier_versions_keep_theirs() {
+        let name: SweepName = "demo".parse().expect("a name");
+        let of = |incarnation: Option<&str>| {
+            let incarnation = incarnation.map(|id| Incarnation(id.to_owned()));
+            sweep_token(&SweepId { name: name.clone(), incarnation })
+        };
+        assert_eq!(of(None), digest::sha256_hex(b"demo")[..16]);
+        assert!(of(None) != of(Some("a")) && of(Some("a")) != of(Some("b")));
+    }
 
     #[test]
     fn tokens_hold_nothing_that_a_subject_or_a_path_would_interprets() {

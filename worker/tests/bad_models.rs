@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bakeoff_engine::load::DeviceChoice;
 use bakeoff_model::{Dtype, EngineSettings, GenerationSettings, ModelSource};
-use bakeoff_proto::{Cell, Failure, FailureKind, Job, MetricsRecord, SweepName, names};
+use bakeoff_proto::{Cell, Failure, FailureKind, Job, MetricsRecord, SweepId, SweepName, names};
 use bakeoff_test_servers::jobs;
 use bakeoff_transport::queue::memory::MemoryQueue;
 use bakeoff_transport::queue::{JobQueue, QueueSettings};
@@ -144,5 +144,11 @@ async fn each_bad_model_fails_its_cells_and_no_others() {
         }
         assert_eq!(failed, *failing, "{expected:?}");
     }
-    assert!(queue.open_jobs(&sweep).await.expect("the queue answers").is_empty());
+    assert!(
+        queue
+            .open_jobs(&SweepId { name: sweep.clone(), incarnation: None })
+            .await
+            .expect("the queue answers")
+            .is_empty()
+    );
 }

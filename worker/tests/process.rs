@@ -86,7 +86,7 @@ impl Bench {
     /// Waits until the job has left the queue.
     async fn emptied(&self, job: &Job) {
         until("the job leaves the queue", async || {
-            self.queue.open_jobs(&job.sweep).await.is_ok_and(|open| open.is_empty())
+            self.queue.open_jobs(&job.sweep_id()).await.is_ok_and(|open| open.is_empty())
         })
         .await;
     }
@@ -390,7 +390,7 @@ async fn a_store_that_is_away_and_then_loses_answers_costs_no_cell() {
         worker.stderr().matches("the store is tried again").count() >= 5
     })
     .await;
-    proxy.set(Fault::DropAnswers);
+    proxy.set(Fault::DropAnswersToWrites);
     until("a file arrives without an answer", async || {
         !store::list(objects.as_ref(), "outage").await.unwrap().is_empty()
     })

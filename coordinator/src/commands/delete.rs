@@ -44,7 +44,8 @@ pub async fn execute(args: DeleteArgs) -> Result<Exit, Error> {
         read::plan(store.objects.as_ref(), name).await?;
     }
     if args.connect.has_queue() {
-        let open = args.connect.queue().await?.open_jobs(name).await?.len();
+        let plan = read::plan(store.objects.as_ref(), name).await?;
+        let open = args.connect.queue().await?.open_jobs(&plan.sweep_id()).await?.len();
         if open > 0 {
             return Err(Error::Input(format!(
                 "{name} has {} in the queue: cancel it first with `coordinator cancel {name}`",

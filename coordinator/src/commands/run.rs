@@ -57,9 +57,9 @@ pub async fn execute(args: RunArgs) -> Result<Exit, Error> {
         shared::check_folders(&sweep)?;
     }
     let store = args.connect.store().await?;
-    let (plan, notes) = shared::make_plan(sweep, Some(store.objects.as_ref())).await?;
+    let (mut plan, notes) = shared::make_plan(sweep, Some(store.objects.as_ref())).await?;
     shared::warn(&notes);
-    publish::freeze(store.objects.as_ref(), &plan).await?;
+    publish::freeze(store.objects.as_ref(), &mut plan).await?;
 
     let statuses = read::statuses(store.objects.as_ref(), &plan).await?;
     let counts = Counts::of(statuses);

@@ -66,7 +66,7 @@ async fn one(args: &StatusArgs, store: &dyn ObjectStore, name: &SweepName) -> Re
     let counts = Counts::of(statuses.iter().copied());
     let (queued, stats) = if args.connect.has_queue() {
         let queue = args.connect.queue().await?;
-        (Some(queue.open_jobs(name).await?), Some(queue.stats(&[]).await?))
+        (Some(queue.open_jobs(&plan.sweep_id()).await?), Some(queue.stats(&[]).await?))
     } else {
         (None, None)
     };

@@ -39,10 +39,10 @@ pub struct SubmitArgs {
 pub async fn execute(args: SubmitArgs) -> Result<Exit, Error> {
     let sweep = shared::load_sweep(Some(&args.sweep), args.rename.as_ref())?;
     let store = args.connect.store().await?;
-    let (plan, notes) = shared::make_plan(sweep, Some(store.objects.as_ref())).await?;
+    let (mut plan, notes) = shared::make_plan(sweep, Some(store.objects.as_ref())).await?;
     shared::warn(&notes);
     let queue = args.connect.queue().await?;
-    let frozen = publish::freeze(store.objects.as_ref(), &plan).await?;
+    let frozen = publish::freeze(store.objects.as_ref(), &mut plan).await?;
     let settings = args.queue.settings();
     let outcome =
         publish::publish(queue.as_ref(), store.objects.as_ref(), &plan, &settings, Scope::Open)

@@ -10,7 +10,7 @@ const LISTED: usize = 5;
 
 /// One sentence per difference; empty if the plans are the same.
 pub fn differences(stored: &Plan, new: &Plan) -> Vec<String> {
-    if stored == new {
+    if stored.plans_the_same(new) {
         return Vec::new();
     }
     let mut found = Vec::new();

@@ -1,5 +1,5 @@
 //! From a sweep to its cells and jobs. Pure and deterministic: the same sweep and the same
-//! revisions give the same bytes, which are frozen in the store as `sweep.json`.
+//! revisions give the same plan, which is frozen in the store as `sweep.json`.
 
 mod difference;
 
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bakeoff_model::{EngineSettings, Format, ModelSource, ModelSpec};
 use bakeoff_proto::job::run_seed;
 use bakeoff_proto::limits::MAX_JOB_BYTES;
-use bakeoff_proto::{Cell, CellId, Job, SCHEMA_VERSION, names, newer_schema};
+use bakeoff_proto::{Cell, CellId, Incarnation, Job, SCHEMA_VERSION, SweepId, names, newer_schema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,10 @@ pub use difference::differences;
 pub struct Plan {
     /// Version of this document, see [`SCHEMA_VERSION`].
     pub schema_version: u32,
+    /// Which sweep of its name this is; made when the plan is frozen. `None` before that, and in
+    /// plans of earlier versions. No part of what is planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<Incarnation>,
     /// The sweep, complete.
     pub sweep: Sweep,
     /// Commits of the hub's models by `id@revision`. A model without an entry runs at the revision
@@ -74,6 +78,9 @@ pub enum PlanError {
     Malformed(#[source] serde_json::Error),
 }
 
+/// What publishing adds to a job's JSON: its incarnation, and the digits of later generations.
+const ADDED_BYTES: usize = 64;
+
 /// Key of a hub model in [`Revisions`].
 pub fn revision_key(id: &str, revision: &str) -> String {
     format!("{id}@{revision}")
@@ -103,9 +110,24 @@ impl Plan {
                 }
             }
         }
-        let plan = Self { schema_version: SCHEMA_VERSION, sweep, revisions, jobs };
+        let plan =
+            Self { schema_version: SCHEMA_VERSION, incarnation: None, sweep, revisions, jobs };
         plan.check_cells_are_distinct()?;
         Ok(plan)
+    }
+
+    /// The sweep as the queue knows it.
+    pub fn sweep_id(&self) -> SweepId {
+        SweepId { name: self.sweep.name.clone(), incarnation: self.incarnation.clone() }
+    }
+
+    /// Whether the same is planned, in whichever incarnation of the sweep.
+    pub fn plans_the_same(&self, other: &Self) -> bool {
+        let Self { schema_version, incarnation: _, sweep, revisions, jobs } = self;
+        *schema_version == other.schema_version
+            && *sweep == other.sweep
+            && *revisions == other.revisions
+            && *jobs == other.jobs
     }
 
     /// The bytes of `sweep.json`.
@@ -241,7 +263,7 @@ fn planned_job(
         engine.clone(),
         cells.to_vec(),
     );
-    let bytes = serde_json::to_vec(&job).expect("a job serialises to JSON").len();
+    let bytes = serde_json::to_vec(&job).expect("a job serialises to JSON").len() + ADDED_BYTES;
     if bytes > MAX_JOB_BYTES {
         return Err(PlanError::TooLarge { model: model.name.clone(), bytes });
     }

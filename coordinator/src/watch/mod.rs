@@ -243,7 +243,7 @@ impl<'a> Watch<'a> {
 
     /// The jobs that the queue knows, and a sentence if some of them have nobody to take them.
     async fn unserved_jobs(&mut self) -> Result<(Vec<JobId>, Option<String>), QueueError> {
-        let open = self.queue.open_jobs(&self.plan.sweep.name).await?;
+        let open = self.queue.open_jobs(&self.plan.sweep_id()).await?;
         // Of other sweeps too: their jobs may keep every worker busy.
         let count = Some(self.queue.event_count().await?);
         if self.event_count != count {
@@ -305,7 +305,7 @@ impl<'a> Watch<'a> {
             return;
         }
         // Somebody is cancelling the sweep and has not marked all its cells yet, or never will.
-        match self.queue.is_cancelled(&self.plan.sweep.name).await {
+        match self.queue.is_cancelled(&self.plan.sweep_id()).await {
             Ok(false) => {}
             Ok(true) => {
                 let name = &self.plan.sweep.name;

@@ -51,8 +51,8 @@ pub async fn drain(queue: &dyn JobQueue, objects: &Arc<dyn ObjectStore>) -> usiz
 /// Freezes the plan of a sweep given as TOML, as if its file were in `folder`.
 pub async fn freeze(objects: &dyn ObjectStore, text: &str, folder: &Path) -> Plan {
     let sweep = sweep::parse(text, "sweep.toml", folder).unwrap_or_else(|error| panic!("{error}"));
-    let plan = Plan::build(sweep, Revisions::new()).expect("a plan");
-    publish::freeze(objects, &plan).await.expect("a plan that is new");
+    let mut plan = Plan::build(sweep, Revisions::new()).expect("a plan");
+    publish::freeze(objects, &mut plan).await.expect("a plan that is new");
     plan
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event, ServerError};
 use bakeoff_model::{EngineSettings, GenerationSettings, ModelSource};
-use bakeoff_proto::{Attempt, AttemptId, Job, JobEvent, JobPhase, SweepName};
+use bakeoff_proto::{Attempt, AttemptId, Job, JobEvent, JobPhase, SweepId, SweepName};
 use bakeoff_test_servers::{NatsServer, jobs, until};
 use bakeoff_transport::args::NatsArgs;
 use bakeoff_transport::queue::nats::NatsQueue;
@@ -144,6 +144,10 @@ fn sweep() -> SweepName {
     "permissions".parse().unwrap()
 }
 
+fn sweep_id() -> SweepId {
+    SweepId { name: sweep(), incarnation: None }
+}
+
 fn job(prompt: &str) -> Job {
     let source = ModelSource::Builtin { name: "tiny-qwen2".into() };
     let cells = vec![jobs::cell(1, prompt, GenerationSettings::default())];
@@ -182,7 +186,7 @@ async fn the_two_users_can_run_a_sweep() {
     let first = job("x");
     assert_eq!(coordinator.publish(&first).await.unwrap(), Published::Queued);
     assert_eq!(coordinator.publish(&first).await.unwrap(), Published::AlreadyQueued);
-    let open = coordinator.open_jobs(&sweep()).await.unwrap();
+    let open = coordinator.open_jobs(&sweep_id()).await.unwrap();
     assert_eq!(open, std::slice::from_ref(&first.id));
     // A consumer counts a message a moment after the stream has it.
     until("the job is counted", SOON, async || coordinator.stats(&[]).await.unwrap().pending == 1)
@@ -200,13 +204,13 @@ async fn the_two_users_can_run_a_sweep() {
     assert_eq!(seen, Some(event(&first)));
     assert_eq!(coordinator.event_count().await.unwrap(), 1);
 
-    let mut cancelled = worker.watch_cancel(&sweep()).await.unwrap();
+    let mut cancelled = worker.watch_cancel(&sweep_id()).await.unwrap();
     coordinator.publish(&job("y")).await.unwrap();
-    coordinator.cancel(&sweep()).await.unwrap();
+    coordinator.cancel(&sweep_id()).await.unwrap();
     timeout(SOON, cancelled.wait_for(|now| *now)).await.expect("in time").unwrap();
     held.ack().await.unwrap();
-    assert!(coordinator.open_jobs(&sweep()).await.unwrap().is_empty());
-    coordinator.clear_cancel(&sweep()).await.unwrap();
+    assert!(coordinator.open_jobs(&sweep_id()).await.unwrap().is_empty());
+    coordinator.clear_cancel(&sweep_id()).await.unwrap();
     timeout(SOON, cancelled.wait_for(|now| !*now)).await.expect("in time").unwrap();
 
     coordinator.publish(&job("z")).await.unwrap();
@@ -242,16 +246,16 @@ async fn a_worker_may_not_do_what_a_coordinator_does() {
     let settings = QueueSettings::default();
     denied("$JS.API.STREAM.UPDATE.BAKEOFF_JOBS", worker.prepare(&settings, &classes())).await;
     denied("bakeoff.jobs.any.", worker.publish(&job("y"))).await;
-    denied("$JS.API.STREAM.INFO.BAKEOFF_JOBS", worker.open_jobs(&sweep())).await;
+    denied("$JS.API.STREAM.INFO.BAKEOFF_JOBS", worker.open_jobs(&sweep_id())).await;
     denied("$JS.API.STREAM.INFO.BAKEOFF_JOBS", worker.stats(&[])).await;
     denied("$JS.API.STREAM.INFO.BAKEOFF_EVENTS", async {
         worker.events(&sweep()).await.map(|_| "events")
     })
     .await;
-    denied("$KV.BAKEOFF_CONTROL.cancel.", worker.cancel(&sweep())).await;
-    denied("$KV.BAKEOFF_CONTROL.cancel.", worker.clear_cancel(&sweep())).await;
+    denied("$KV.BAKEOFF_CONTROL.cancel.", worker.cancel(&sweep_id())).await;
+    denied("$KV.BAKEOFF_CONTROL.cancel.", worker.clear_cancel(&sweep_id())).await;
 
-    assert_eq!(coordinator.open_jobs(&sweep()).await.unwrap(), [queued.id]);
+    assert_eq!(coordinator.open_jobs(&sweep_id()).await.unwrap(), [queued.id]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -267,7 +271,8 @@ async fn a_coordinator_may_not_do_what_a_worker_does() {
     .await;
     denied("KV_BAKEOFF_ATTEMPTS", coordinator.load_attempt(&queued)).await;
     denied("KV_BAKEOFF_ATTEMPTS", coordinator.store_attempt(&queued, &attempt(), None)).await;
-    denied("$JS.API.CONSUMER.CREATE.KV_BAKEOFF_CONTROL", coordinator.watch_cancel(&sweep())).await;
+    denied("$JS.API.CONSUMER.CREATE.KV_BAKEOFF_CONTROL", coordinator.watch_cancel(&sweep_id()))
+        .await;
 
     let held = worker.pull(&classes(), SOON).await.unwrap();
     held.expect("the job is still there").ack().await.unwrap();
@@ -352,7 +357,7 @@ async fn whoever_holds_a_seed_can_do_no_more_than_its_user() {
             drop(subscription);
         }
     }
-    assert_eq!(coordinator.open_jobs(&sweep()).await.unwrap(), [queued.id]);
+    assert_eq!(coordinator.open_jobs(&sweep_id()).await.unwrap(), [queued.id]);
     assert_eq!(coordinator.stats(&[]).await.unwrap().pending, 1);
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bakeoff_model::{EngineSettings, GenerationSettings, ModelSource};
 use bakeoff_proto::limits::MAX_JOB_BYTES;
-use bakeoff_proto::{Attempt, AttemptId, Job, JobEvent, JobPhase, SweepName};
+use bakeoff_proto::{Attempt, AttemptId, Job, JobEvent, JobPhase, SweepId, SweepName};
 use bakeoff_test_servers::{NatsServer, jobs};
 use bakeoff_transport::queue::memory::MemoryQueue;
 use bakeoff_transport::queue::nats::NatsQueue;
@@ -31,6 +31,10 @@ fn classes() -> Vec<String> {
 
 fn sweep(name: &str) -> SweepName {
     name.parse().unwrap()
+}
+
+fn id(name: &SweepName) -> SweepId {
+    SweepId { name: name.clone(), incarnation: None }
 }
 
 fn job(sweep: &SweepName, class: &str, prompt: &str) -> Job {
@@ -63,9 +67,9 @@ async fn a_queued_job_is_never_doubled(queue: &dyn JobQueue) {
     tokio::time::sleep(settings().duplicate_window * 2).await;
     let retried = Job { generation: 2, ..job.clone() };
     assert_eq!(queue.publish(&retried).await.unwrap(), Published::AlreadyQueued);
-    assert_eq!(queue.open_jobs(&sweep).await.unwrap(), std::slice::from_ref(&job.id));
+    assert_eq!(queue.open_jobs(&id(&sweep)).await.unwrap(), std::slice::from_ref(&job.id));
     delivery.ack().await.unwrap();
-    assert!(queue.open_jobs(&sweep).await.unwrap().is_empty());
+    assert!(queue.open_jobs(&id(&sweep)).await.unwrap().is_empty());
     // Done and published again, inside the duplicate window of that message.
     assert_eq!(queue.publish(&retried).await.unwrap(), Published::Queued);
     next(queue).await.ack().await.unwrap();
@@ -170,23 +174,23 @@ async fn a_cancelled_sweep_leaves_the_queue(queue: &dyn JobQueue) {
     let held = next(queue).await;
     queue.publish(&job(&gone, "any", "queued")).await.unwrap();
     queue.publish(&job(&stays, "any", "other")).await.unwrap();
-    let mut cancelled = queue.watch_cancel(&gone).await.unwrap();
+    let mut cancelled = queue.watch_cancel(&id(&gone)).await.unwrap();
     assert!(!*cancelled.borrow());
-    assert!(!queue.is_cancelled(&gone).await.unwrap());
-    queue.cancel(&gone).await.unwrap();
-    assert!(queue.is_cancelled(&gone).await.unwrap());
-    assert!(!queue.is_cancelled(&stays).await.unwrap());
+    assert!(!queue.is_cancelled(&id(&gone)).await.unwrap());
+    queue.cancel(&id(&gone)).await.unwrap();
+    assert!(queue.is_cancelled(&id(&gone)).await.unwrap());
+    assert!(!queue.is_cancelled(&id(&stays)).await.unwrap());
     let noticed = tokio::time::timeout(SOON, cancelled.wait_for(|now| *now)).await;
     assert!(noticed.is_ok_and(|noticed| noticed.is_ok()), "the holder did not notice");
     held.term("cancelled").await.unwrap();
-    assert!(queue.open_jobs(&gone).await.unwrap().is_empty());
-    assert!(*queue.watch_cancel(&gone).await.unwrap().borrow());
-    assert!(!*queue.watch_cancel(&stays).await.unwrap().borrow());
+    assert!(queue.open_jobs(&id(&gone)).await.unwrap().is_empty());
+    assert!(*queue.watch_cancel(&id(&gone)).await.unwrap().borrow());
+    assert!(!*queue.watch_cancel(&id(&stays)).await.unwrap().borrow());
     let other = next(queue).await;
     assert_eq!(parsed(other.as_ref()).sweep, stays);
     other.ack().await.unwrap();
-    queue.clear_cancel(&gone).await.unwrap();
-    assert!(!queue.is_cancelled(&gone).await.unwrap());
+    queue.clear_cancel(&id(&gone)).await.unwrap();
+    assert!(!queue.is_cancelled(&id(&gone)).await.unwrap());
     let lifted = tokio::time::timeout(SOON, cancelled.wait_for(|now| !*now)).await;
     assert!(lifted.is_ok_and(|lifted| lifted.is_ok()), "the lifting was not noticed");
 }
@@ -259,14 +263,14 @@ async fn events_and_cancellations_are_followed_through_a_restart_of_the_broker()
         phase,
     };
     let mut events = queue.events(&sweep).await.unwrap();
-    let mut cancelled = queue.watch_cancel(&sweep).await.unwrap();
+    let mut cancelled = queue.watch_cancel(&id(&sweep)).await.unwrap();
     queue.emit(&event(JobPhase::WarmingUp)).await.unwrap();
     let first = tokio::time::timeout(SOON, events.next()).await.expect("an event");
     assert_eq!(first.unwrap(), event(JobPhase::WarmingUp));
     server.restart();
     // Another connection, so that nothing rides on what the first has still to send.
     let other = NatsQueue::connect(&server.args()).await.unwrap();
-    other.cancel(&sweep).await.unwrap();
+    other.cancel(&id(&sweep)).await.unwrap();
     other.emit(&event(JobPhase::Cancelled)).await.unwrap();
     let noticed = tokio::time::timeout(SOON, cancelled.wait_for(|now| *now)).await;
     assert!(

@@ -15,6 +15,8 @@ pub enum JobOutcome {
     HandedBack,
     /// Another worker holds the job now.
     Superseded,
+    /// Its sweep is gone: deleted, or submitted anew.
+    Withdrawn,
     /// The message does not parse as a job.
     Rejected,
 }
@@ -62,13 +64,14 @@ pub(super) struct GpuLabel {
 }
 
 impl JobOutcome {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Done,
         Self::Failed,
         Self::Cancelled,
         Self::Retried,
         Self::HandedBack,
         Self::Superseded,
+        Self::Withdrawn,
         Self::Rejected,
     ];
 
@@ -80,6 +83,7 @@ impl JobOutcome {
             Self::Retried => "retried",
             Self::HandedBack => "handed_back",
             Self::Superseded => "superseded",
+            Self::Withdrawn => "withdrawn",
             Self::Rejected => "rejected",
         }
     }

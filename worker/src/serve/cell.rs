@@ -5,7 +5,7 @@ use std::time::Duration;
 use bakeoff_engine::EngineError;
 use bakeoff_proto::{Cell, CellId, FailureKind, JobPhase, Metrics};
 use bakeoff_transport::error::describe;
-use bakeoff_transport::store::{Created, StoreError};
+use bakeoff_transport::store::Created;
 use jiff::Timestamp;
 
 use super::error::JobError;
@@ -49,8 +49,7 @@ impl Running<'_> {
             telemetry: &timeline.summary(),
             telemetry_note: self.worker.config.gpu.note(),
         };
-        let created =
-            results::store_cell(self.store(), &self.progress, result, timeline.csv()).await?;
+        let created = self.store_cell(result, timeline.csv()).await?;
         if created == Created::AlreadyThere {
             self.meters().cell_ended(CellOutcome::Discarded);
             return Ok(());
@@ -69,6 +68,28 @@ impl Running<'_> {
         })
         .await;
         Ok(())
+    }
+
+    /// Stores the files of a cell, unless its sweep is gone: what was written by then is removed.
+    async fn store_cell(
+        &self,
+        result: CellResult<'_>,
+        telemetry_csv: String,
+    ) -> Result<Created, JobError> {
+        let (store, progress) = (self.store(), &*self.progress);
+        self.check_incarnation().await?;
+        let record = results::store_documents(store, progress, result, telemetry_csv).await?;
+        if let Err(error) = self.check_incarnation().await {
+            if matches!(error, JobError::Withdrawn) {
+                results::discard(store, progress, &record).await?;
+            }
+            return Err(error);
+        }
+        let created = results::store_record(store, progress, &record).await?;
+        if created == Created::AlreadyThere {
+            results::discard(store, progress, &record).await?;
+        }
+        Ok(created)
     }
 
     fn count(&self, metrics: &Metrics) {
@@ -92,7 +113,8 @@ impl Running<'_> {
         kind: FailureKind,
         message: &str,
         cells: &[CellId],
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), JobError> {
+        self.check_incarnation().await?;
         let verdict = Verdict {
             job: self.job,
             kind,
@@ -100,6 +122,7 @@ impl Running<'_> {
             attempt: self.attempt.as_ref().map(|(attempt, _)| attempt),
             worker: &self.worker.config.name,
         };
-        results::store_failures(self.store(), &self.progress, &verdict, cells).await
+        results::store_failures(self.store(), &self.progress, &verdict, cells).await?;
+        Ok(())
     }
 }

@@ -30,6 +30,7 @@ impl Running<'_> {
                 tracing::warn!("another worker holds the job now");
                 JobOutcome::Superseded
             }
+            Some(JobError::Withdrawn) => self.withdraw(delivery).await,
             Some(JobError::Halted(Halt::HandBack)) => {
                 self.give_attempt_back().await;
                 let message = "the worker is stopping";
@@ -68,6 +69,9 @@ impl Running<'_> {
         tracing::error!(kind = kind.as_str(), message, "job ends");
         let open: Vec<_> = self.open.iter().map(|cell| cell.id.clone()).collect();
         if let Err(error) = self.store_failures(kind, message, &open).await {
+            if matches!(error, JobError::Withdrawn) {
+                return self.withdraw(delivery).await;
+            }
             // Not ended: the next attempt finds the same and writes it down.
             tracing::error!(%error, "the failures could not be stored");
             self.settle(delivery, End::HandBack(self.worker.config.retry_delay)).await;
@@ -81,6 +85,16 @@ impl Running<'_> {
         };
         self.enter(phase).await;
         outcome
+    }
+
+    /// Nothing is left behind: no failure, no event. The message is the job's own, whatever was
+    /// published under the name since.
+    async fn withdraw(&self, delivery: &dyn Delivery) -> JobOutcome {
+        let error = JobError::Withdrawn;
+        let store = self.store();
+        tracing::error!(%error, %store, "the job is removed from the queue");
+        self.settle(delivery, End::Term("its sweep is gone")).await;
+        JobOutcome::Withdrawn
     }
 
     async fn retry(&self, delivery: &dyn Delivery, kind: FailureKind, message: &str) -> JobOutcome {

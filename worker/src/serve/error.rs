@@ -48,6 +48,12 @@ pub(super) enum JobError {
     /// Another attempt was claimed: the job is no longer ours.
     #[error("another worker holds the job now")]
     Superseded,
+    /// The sweep was deleted, or submitted anew, or is in another store.
+    #[error(
+        "the sweep that the job was published for is not in the store: it was deleted or submitted \
+         anew, or this worker's --store is not the coordinator's"
+    )]
+    Withdrawn,
     /// The generating thread does not answer any more.
     #[error("the generation hangs")]
     Hung,
@@ -63,7 +69,7 @@ impl JobError {
             Self::Exhausted { .. } => FailureKind::AttemptsExhausted,
             Self::Halted(Halt::Cancelled) => FailureKind::Cancelled,
             Self::Halted(Halt::Stalled) | Self::Hung => FailureKind::Stalled,
-            Self::Queue(_) | Self::Halted(Halt::HandBack) | Self::Superseded => {
+            Self::Queue(_) | Self::Halted(Halt::HandBack) | Self::Superseded | Self::Withdrawn => {
                 FailureKind::Interrupted
             }
         }

@@ -78,7 +78,7 @@ impl Worker {
         let beat =
             heartbeat(delivery.clone(), progress.clone(), config.heartbeat, config.stall_limit);
         let beat = AbortOnDrop::spawn(beat.in_current_span());
-        let cancelled = match self.queue.watch_cancel(&job.sweep).await {
+        let cancelled = match self.queue.watch_cancel(&job.sweep_id()).await {
             Ok(cancelled) => cancelled,
             Err(error) => {
                 tracing::warn!(%error, "a cancellation will not be noticed");
@@ -99,6 +99,7 @@ impl Worker {
 
 impl Running<'_> {
     async fn work(&mut self) -> Result<(), JobError> {
+        self.check_incarnation().await?;
         let closed = results::closed_cells(self.store(), &self.progress, self.job).await?;
         self.open.retain(|cell| !closed.contains(&cell.id));
         if self.open.is_empty() {

@@ -2,7 +2,7 @@
 //!
 //! Along a job's way:
 //! - `job`: from its delivery to its end, in order; `running`: what all of it works on
-//! - `claim`: whose job it is
+//! - `claim`: whose job it is; `incarnation`: whether its sweep is still there
 //! - `compute`: opening the model and generating, beside the runtime
 //! - `cell`: what becomes of a cell, `results`: what is stored of it
 //! - `ending`: how the job leaves this worker
@@ -17,6 +17,7 @@ mod compute;
 mod config;
 mod ending;
 mod error;
+mod incarnation;
 mod job;
 mod progress;
 mod results;
@@ -33,6 +34,7 @@ use object_store::ObjectStore;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::incarnation::LastPlan;
 use self::running::Worker;
 use crate::signals::{self, Stop};
 
@@ -80,7 +82,7 @@ pub async fn serve(
     store: Arc<dyn ObjectStore>,
     mut stop: watch::Receiver<Stop>,
 ) -> Result<Served, ServeError> {
-    let worker = Worker { config: Arc::new(config), queue, store };
+    let worker = Worker { config: Arc::new(config), queue, store, last_plan: LastPlan::default() };
     let config = worker.config.clone();
     let mut jobs = 0;
     let mut idle_since = Instant::now();

@@ -67,14 +67,14 @@ pub(super) async fn closed_cells(
     Ok(job.cells.iter().map(|cell| cell.id.clone()).filter(|id| closed.contains(id)).collect())
 }
 
-/// Stores a finished cell: markdown first, then the record. `AlreadyThere` when another attempt was
-/// faster; our markdown is removed then.
-pub(super) async fn store_cell(
+/// Stores the telemetry and the markdown of a finished cell. Returns the record that is to name
+/// them.
+pub(super) async fn store_documents(
     store: &dyn ObjectStore,
     progress: &Progress,
     mut result: CellResult<'_>,
     telemetry_csv: String,
-) -> Result<Created, StoreError> {
+) -> Result<MetricsRecord, StoreError> {
     let metrics: Metrics = result.metrics();
     let (sweep, cell) = (&result.job.sweep, result.cell);
     let csv_key = names::telemetry_key(sweep, &cell.id, &result.attempt.id);
@@ -102,24 +102,41 @@ pub(super) async fn store_cell(
             }
         }
     };
-    let record: MetricsRecord = result.record(metrics, document);
-    let json = Bytes::from(json(&record));
-    let key = names::record_key(sweep, &cell.id);
+    Ok(result.record(metrics, document))
+}
+
+/// Stores the record, which makes the cell done. `AlreadyThere` when another attempt was faster.
+pub(super) async fn store_record(
+    store: &dyn ObjectStore,
+    progress: &Progress,
+    record: &MetricsRecord,
+) -> Result<Created, StoreError> {
+    let json = Bytes::from(json(record));
+    let key = names::record_key(&record.sweep, &record.cell);
     let created = through_outages(progress, "record", || {
         store::create_if_absent(store, &key, json.clone()).boxed()
     })
     .await?;
     if created == Created::AlreadyThere {
         tracing::warn!(
-            cell = %cell.id,
+            cell = %record.cell,
             "another attempt has recorded this cell; ours is discarded"
         );
-        let document = &record.document.key;
-        for key in [document, &csv_key] {
-            through_outages(progress, "discarding", || store::remove(store, key).boxed()).await?;
-        }
     }
     Ok(created)
+}
+
+/// Removes the files that a record of ours would have named.
+pub(super) async fn discard(
+    store: &dyn ObjectStore,
+    progress: &Progress,
+    record: &MetricsRecord,
+) -> Result<(), StoreError> {
+    let telemetry = names::telemetry_key(&record.sweep, &record.cell, &record.attempt);
+    for key in [&record.document.key, &telemetry] {
+        through_outages(progress, "discarding", || store::remove(store, key).boxed()).await?;
+    }
+    Ok(())
 }
 
 /// Why cells have no record, and who found out.

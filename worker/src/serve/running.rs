@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use object_store::ObjectStore;
 
 use super::config::WorkerConfig;
+use super::incarnation::LastPlan;
 use super::progress::Progress;
 use crate::observe::Meters;
 
@@ -19,6 +20,7 @@ pub(super) struct Worker {
     pub config: Arc<WorkerConfig>,
     pub queue: Arc<dyn JobQueue>,
     pub store: Arc<dyn ObjectStore>,
+    pub last_plan: LastPlan,
 }
 
 /// A job in work.

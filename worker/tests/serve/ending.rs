@@ -91,7 +91,7 @@ async fn a_cancelled_job_stops_at_the_next_token() {
     let script = Script { token_pause: Duration::from_millis(200), ..Script::default() };
     let worker = RunningWorker::start(config("w", &script), queue.clone(), store.clone());
     until("it generates", async || script.opened.load(Ordering::SeqCst) == 1).await;
-    queue.cancel(&job.sweep).await.unwrap();
+    queue.cancel(&job.sweep_id()).await.unwrap();
     until("the failures are written", async || failures(store.as_ref(), &job).await.len() == 2)
         .await;
     worker.leave().await.unwrap();

@@ -82,7 +82,7 @@ async fn a_standstill_ends_the_attempt_and_the_worker() {
     let worker = RunningWorker::start(config, queue.clone(), store.clone());
     let left = left(worker).await;
     assert!(matches!(left, Err(ServeError::Hung(_))), "{left:?}");
-    assert_eq!(queue.open_jobs(&job.sweep).await.unwrap().len(), 1);
+    assert_eq!(queue.open_jobs(&job.sweep_id()).await.unwrap().len(), 1);
 }
 
 /// The broker dies with jobs queued and comes back; the store does not answer for a while, and
@@ -117,7 +117,7 @@ async fn outages_of_broker_and_store_lose_nothing() {
         retries(&meters) >= 3 && cut.elapsed() > ACK_WAIT * 2
     })
     .await;
-    proxy.set(Fault::DropAnswers);
+    proxy.set(Fault::DropAnswersToWrites);
     until("a file arrives without an answer", async || {
         !store::list(direct.as_ref(), jobs[0].sweep.as_str()).await.unwrap().is_empty()
     })

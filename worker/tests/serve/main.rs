@@ -2,10 +2,12 @@
 //!
 //! - `script`: the model; `work`: what a job leaves behind
 //! - `ending`: failures, exhausted attempts, drains, cancellations
+//! - `incarnation`: sweeps of one name, one after the other
 //! - `faults`: races, outages, hangs
 
 mod ending;
 mod faults;
+mod incarnation;
 mod script;
 mod work;
 
@@ -78,7 +80,7 @@ async fn until(what: &str, condition: impl AsyncFnMut() -> bool) {
 
 async fn emptied(queue: &dyn JobQueue, job: &Job) {
     until("the queue is empty", async || {
-        queue.open_jobs(&job.sweep).await.is_ok_and(|open| open.is_empty())
+        queue.open_jobs(&job.sweep_id()).await.is_ok_and(|open| open.is_empty())
     })
     .await;
 }

@@ -17,7 +17,7 @@ pub use error::QueueError;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bakeoff_proto::{Attempt, Job, JobEvent, JobId, SweepName};
+use bakeoff_proto::{Attempt, Job, JobEvent, JobId, SweepId, SweepName};
 use futures::stream::BoxStream;
 use tokio::sync::watch;
 
@@ -85,7 +85,7 @@ pub trait JobQueue: Send + Sync + 'static {
     async fn publish(&self, job: &Job) -> Result<Published, QueueError>;
 
     /// Ids of the jobs of a sweep that are queued or being worked on.
-    async fn open_jobs(&self, sweep: &SweepName) -> Result<Vec<JobId>, QueueError>;
+    async fn open_jobs(&self, sweep: &SweepId) -> Result<Vec<JobId>, QueueError>;
 
     /// Figures of these GPU classes; of all, if none is named.
     async fn stats(&self, classes: &[String]) -> Result<QueueStats, QueueError>;
@@ -97,13 +97,13 @@ pub trait JobQueue: Send + Sync + 'static {
     async fn events(&self, sweep: &SweepName) -> Result<BoxStream<'static, JobEvent>, QueueError>;
 
     /// Drops the queued jobs of a sweep and tells the workers to stop those they hold.
-    async fn cancel(&self, sweep: &SweepName) -> Result<(), QueueError>;
+    async fn cancel(&self, sweep: &SweepId) -> Result<(), QueueError>;
 
     /// Whether a cancellation of the sweep stands.
-    async fn is_cancelled(&self, sweep: &SweepName) -> Result<bool, QueueError>;
+    async fn is_cancelled(&self, sweep: &SweepId) -> Result<bool, QueueError>;
 
     /// Lifts a cancellation, so that a later submission of the sweep runs.
-    async fn clear_cancel(&self, sweep: &SweepName) -> Result<(), QueueError>;
+    async fn clear_cancel(&self, sweep: &SweepId) -> Result<(), QueueError>;
 
     // --- the worker's side ---
 
@@ -136,7 +136,7 @@ pub trait JobQueue: Send + Sync + 'static {
     }
 
     /// Becomes `true` when the sweep is cancelled.
-    async fn watch_cancel(&self, sweep: &SweepName) -> Result<watch::Receiver<bool>, QueueError>;
+    async fn watch_cancel(&self, sweep: &SweepId) -> Result<watch::Receiver<bool>, QueueError>;
 }
 
 /// A leased job.

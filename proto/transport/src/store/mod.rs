@@ -13,5 +13,5 @@ mod open;
 
 pub use create::{Created, create_if_absent};
 pub use error::StoreError;
-pub use objects::{exists, list, read, remove, write};
+pub use objects::{Look, exists, list, look, read, remove, write};
 pub use open::{memory, open, probe};

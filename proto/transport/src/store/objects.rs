@@ -5,7 +5,7 @@ use std::error::Error;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::client::HttpError;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, path::Path};
+use object_store::{GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, path::Path};
 
 use super::error::StoreError;
 
@@ -18,6 +18,39 @@ pub async fn read(store: &dyn ObjectStore, key: &str) -> Result<Option<Bytes>, S
     match store.get(&Path::from(key)).await {
         Ok(found) => Ok(Some(found.bytes().await.map_err(wrap)?)),
         Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(wrap(error)),
+    }
+}
+
+/// What a look at an object found that may have been seen before.
+#[derive(Debug)]
+pub enum Look {
+    /// There is no such object.
+    Absent,
+    /// It is as it was when it had the tag that was given.
+    Unchanged,
+    /// Its bytes, and the tag to look again with; `None` from a store without tags.
+    Found { bytes: Bytes, tag: Option<String> },
+}
+
+/// Looks at an object again: its bytes travel only if they are not those of `tag`.
+///
+/// # Errors
+/// The store gave no answer or refused to read.
+pub async fn look(
+    store: &dyn ObjectStore,
+    key: &str,
+    tag: Option<String>,
+) -> Result<Look, StoreError> {
+    let wrap = |error| StoreError::at(store, &format!("reading {key}"), error);
+    let options = GetOptions { if_none_match: tag, ..GetOptions::default() };
+    match store.get_opts(&Path::from(key), options).await {
+        Ok(found) => {
+            let tag = found.meta.e_tag.clone();
+            Ok(Look::Found { bytes: found.bytes().await.map_err(wrap)?, tag })
+        }
+        Err(object_store::Error::NotFound { .. }) => Ok(Look::Absent),
+        Err(object_store::Error::NotModified { .. }) => Ok(Look::Unchanged),
         Err(error) => Err(wrap(error)),
     }
 }

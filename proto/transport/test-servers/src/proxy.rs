@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,6 +16,8 @@ pub enum Fault {
     None,
     /// The request arrives; the connection breaks when the answer comes.
     DropAnswers,
+    /// The same for HTTP requests that change something; reads are answered.
+    DropAnswersToWrites,
     /// Connections break, and new ones are refused.
     Cut,
 }
@@ -68,12 +71,33 @@ async fn relay(mut client: TcpStream, target: u16, mut fault: watch::Receiver<Fa
     let (mut from_client, mut to_client) = client.split();
     let (mut from_server, mut to_server) = server.split();
     let answers = fault.clone();
-    let requests = async { tokio::io::copy(&mut from_client, &mut to_server).await };
+    // One request at a time travels on a connection.
+    let writing = AtomicBool::new(false);
+    let requests = async {
+        let mut buffer = vec![0; 16 * 1024];
+        loop {
+            let n = from_client.read(&mut buffer).await?;
+            if n == 0 {
+                return io::Result::Ok(());
+            }
+            match buffer.split(|byte| *byte == b' ').next() {
+                Some(b"GET" | b"HEAD") => writing.store(false, Ordering::SeqCst),
+                Some(b"PUT" | b"POST" | b"DELETE") => writing.store(true, Ordering::SeqCst),
+                _ => {}
+            }
+            to_server.write_all(&buffer[..n]).await?;
+        }
+    };
     let replies = async {
         let mut buffer = vec![0; 16 * 1024];
         loop {
             let n = from_server.read(&mut buffer).await?;
-            if n == 0 || *answers.borrow() == Fault::DropAnswers {
+            let dropped = match *answers.borrow() {
+                Fault::DropAnswers => true,
+                Fault::DropAnswersToWrites => writing.load(Ordering::SeqCst),
+                Fault::None | Fault::Cut => false,
+            };
+            if n == 0 || dropped {
                 return io::Result::Ok(());
             }
             to_client.write_all(&buffer[..n]).await?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bakeoff_proto::limits::MAX_JOB_BYTES;
-use bakeoff_proto::{Attempt, Job, JobEvent, JobId, SweepName, names};
+use bakeoff_proto::{Attempt, Job, JobEvent, JobId, SweepId, SweepName, names};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use tokio::sync::watch;
@@ -66,7 +66,7 @@ impl JobQueue for MemoryQueue {
         let entry = Entry {
             subject,
             job: job.id.clone(),
-            sweep: job.sweep.clone(),
+            sweep: job.sweep_id(),
             class: names::class_token(&job.gpu_class),
             payload: payload.into(),
             headers: trace_context::headers().into(),
@@ -79,7 +79,7 @@ impl JobQueue for MemoryQueue {
         Ok(Published::Queued)
     }
 
-    async fn open_jobs(&self, sweep: &SweepName) -> Result<Vec<JobId>, QueueError> {
+    async fn open_jobs(&self, sweep: &SweepId) -> Result<Vec<JobId>, QueueError> {
         let state = self.shared.lock();
         let of_sweep = state.jobs.values().filter(|entry| entry.sweep == *sweep);
         Ok(of_sweep.map(|entry| entry.job.clone()).collect())
@@ -127,18 +127,18 @@ impl JobQueue for MemoryQueue {
         Ok(stream::iter(latest).chain(live).boxed())
     }
 
-    async fn cancel(&self, sweep: &SweepName) -> Result<(), QueueError> {
+    async fn cancel(&self, sweep: &SweepId) -> Result<(), QueueError> {
         let mut state = self.shared.lock();
         state.jobs.retain(|_, entry| entry.sweep != *sweep);
         state.cancel_sender(sweep).send_replace(true);
         Ok(())
     }
 
-    async fn is_cancelled(&self, sweep: &SweepName) -> Result<bool, QueueError> {
+    async fn is_cancelled(&self, sweep: &SweepId) -> Result<bool, QueueError> {
         Ok(*self.shared.lock().cancel_sender(sweep).borrow())
     }
 
-    async fn clear_cancel(&self, sweep: &SweepName) -> Result<(), QueueError> {
+    async fn clear_cancel(&self, sweep: &SweepId) -> Result<(), QueueError> {
         self.shared.lock().cancel_sender(sweep).send_replace(false);
         Ok(())
     }
@@ -182,7 +182,7 @@ impl JobQueue for MemoryQueue {
     }
 
     async fn load_attempt(&self, job: &Job) -> Result<Option<(Attempt, Revision)>, QueueError> {
-        let key = names::attempt_key(&job.sweep, &job.id, job.generation);
+        let key = names::attempt_key(job);
         let state = self.shared.lock();
         Ok(state.attempts.get(&key).map(|(attempt, at)| (attempt.clone(), Revision(*at))))
     }
@@ -193,7 +193,7 @@ impl JobQueue for MemoryQueue {
         attempt: &Attempt,
         expected: Option<Revision>,
     ) -> Result<Revision, QueueError> {
-        let key = names::attempt_key(&job.sweep, &job.id, job.generation);
+        let key = names::attempt_key(job);
         let mut state = self.shared.lock();
         let current = state.attempts.get(&key).map(|(_, at)| *at);
         if current != expected.map(|revision| revision.0) {
@@ -214,7 +214,7 @@ impl JobQueue for MemoryQueue {
         Ok(())
     }
 
-    async fn watch_cancel(&self, sweep: &SweepName) -> Result<watch::Receiver<bool>, QueueError> {
+    async fn watch_cancel(&self, sweep: &SweepId) -> Result<watch::Receiver<bool>, QueueError> {
         Ok(self.shared.lock().cancel_sender(sweep).subscribe())
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use bakeoff_proto::{Attempt, JobEvent, JobId, SweepName, names};
+use bakeoff_proto::{Attempt, JobEvent, JobId, SweepId, SweepName, names};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::Instant;
 
@@ -28,7 +28,7 @@ pub(super) struct State {
     pub attempts: HashMap<String, (Attempt, u64)>,
     pub latest_events: HashMap<SweepName, BTreeMap<JobId, JobEvent>>,
     pub event_count: u64,
-    pub cancelled: HashMap<SweepName, watch::Sender<bool>>,
+    pub cancelled: HashMap<SweepId, watch::Sender<bool>>,
     /// The classes of each worker that waits.
     pub waiting: Vec<Vec<String>>,
 }
@@ -36,7 +36,7 @@ pub(super) struct State {
 pub(super) struct Entry {
     pub subject: String,
     pub job: JobId,
-    pub sweep: SweepName,
+    pub sweep: SweepId,
     pub class: String,
     pub payload: Arc<[u8]>,
     pub headers: Arc<[(String, String)]>,
@@ -109,7 +109,7 @@ impl State {
     }
 
     /// The channel on which a sweep's cancellation is announced.
-    pub fn cancel_sender(&mut self, sweep: &SweepName) -> &watch::Sender<bool> {
+    pub fn cancel_sender(&mut self, sweep: &SweepId) -> &watch::Sender<bool> {
         self.cancelled.entry(sweep.clone()).or_insert_with(|| watch::Sender::new(false))
     }
 }

@@ -10,7 +10,7 @@ impl Handles {
     /// The latest attempt at a job.
     pub async fn load_attempt(&self, job: &Job) -> Result<Option<(Attempt, Revision)>, QueueError> {
         let broker = &self.broker;
-        let key = names::attempt_key(&job.sweep, &job.id, job.generation);
+        let key = names::attempt_key(job);
         let operation = format!("reading the attempt at job {}", job.id);
         let read = self.attempts().await?.entry(key);
         let entry = broker
@@ -33,7 +33,7 @@ impl Handles {
         expected: Option<Revision>,
     ) -> Result<Revision, QueueError> {
         let broker = &self.broker;
-        let key = names::attempt_key(&job.sweep, &job.id, job.generation);
+        let key = names::attempt_key(job);
         let operation = format!("claiming job {}", job.id);
         let bytes: bytes::Bytes =
             serde_json::to_vec(attempt).map_err(|error| broker.failed(&operation, error))?.into();

@@ -2,14 +2,14 @@
 
 use std::future::IntoFuture;
 
-use bakeoff_proto::{SweepName, names};
+use bakeoff_proto::{SweepId, names};
 
 use super::handles::Handles;
 use crate::queue::QueueError;
 
 impl Handles {
     /// Drops the queued jobs of a sweep and tells the workers to stop those they hold.
-    pub async fn cancel(&self, sweep: &SweepName) -> Result<(), QueueError> {
+    pub async fn cancel(&self, sweep: &SweepId) -> Result<(), QueueError> {
         let broker = &self.broker;
         let operation = format!("cancelling {sweep}");
         let put = self.control().await?.put(names::control_key(sweep), "cancel".into());
@@ -26,7 +26,7 @@ impl Handles {
     }
 
     /// Whether a cancellation of the sweep stands.
-    pub async fn is_cancelled(&self, sweep: &SweepName) -> Result<bool, QueueError> {
+    pub async fn is_cancelled(&self, sweep: &SweepId) -> Result<bool, QueueError> {
         let broker = &self.broker;
         let operation = format!("asking whether {sweep} is cancelled");
         let get = self.control().await?.get(names::control_key(sweep));
@@ -38,7 +38,7 @@ impl Handles {
     }
 
     /// Lifts a cancellation.
-    pub async fn clear_cancel(&self, sweep: &SweepName) -> Result<(), QueueError> {
+    pub async fn clear_cancel(&self, sweep: &SweepId) -> Result<(), QueueError> {
         let broker = &self.broker;
         let operation = format!("lifting the cancellation of {sweep}");
         let delete = self.control().await?.delete(names::control_key(sweep));

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bakeoff_proto::{Attempt, Job, JobEvent, JobId, SweepName, names};
+use bakeoff_proto::{Attempt, Job, JobEvent, JobId, SweepId, SweepName, names};
 use futures::stream::BoxStream;
 use tokio::sync::watch;
 
@@ -70,7 +70,7 @@ impl JobQueue for NatsQueue {
         self.handles.publish(job).await
     }
 
-    async fn open_jobs(&self, sweep: &SweepName) -> Result<Vec<JobId>, QueueError> {
+    async fn open_jobs(&self, sweep: &SweepId) -> Result<Vec<JobId>, QueueError> {
         self.handles.open_jobs(sweep).await
     }
 
@@ -87,15 +87,15 @@ impl JobQueue for NatsQueue {
         watching::events(self.handles.broker.clone(), sweep).await
     }
 
-    async fn cancel(&self, sweep: &SweepName) -> Result<(), QueueError> {
+    async fn cancel(&self, sweep: &SweepId) -> Result<(), QueueError> {
         self.handles.cancel(sweep).await
     }
 
-    async fn is_cancelled(&self, sweep: &SweepName) -> Result<bool, QueueError> {
+    async fn is_cancelled(&self, sweep: &SweepId) -> Result<bool, QueueError> {
         self.handles.is_cancelled(sweep).await
     }
 
-    async fn clear_cancel(&self, sweep: &SweepName) -> Result<(), QueueError> {
+    async fn clear_cancel(&self, sweep: &SweepId) -> Result<(), QueueError> {
         self.handles.clear_cancel(sweep).await
     }
 
@@ -129,7 +129,7 @@ impl JobQueue for NatsQueue {
         self.handles.broker.is_connected()
     }
 
-    async fn watch_cancel(&self, sweep: &SweepName) -> Result<watch::Receiver<bool>, QueueError> {
+    async fn watch_cancel(&self, sweep: &SweepId) -> Result<watch::Receiver<bool>, QueueError> {
         let bucket = self.handles.control().await?.clone();
         watching::cancellation(self.handles.broker.clone(), bucket, sweep).await
     }

@@ -3,7 +3,7 @@
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::message::PublishMessage;
 use bakeoff_proto::limits::MAX_JOB_BYTES;
-use bakeoff_proto::{Job, JobId, SweepName, names};
+use bakeoff_proto::{Job, JobId, SweepId, names};
 use futures::TryStreamExt;
 
 use super::broker::jetstream_code;
@@ -51,7 +51,7 @@ impl Handles {
     }
 
     /// Ids of a sweep's jobs that are queued or being worked on.
-    pub async fn open_jobs(&self, sweep: &SweepName) -> Result<Vec<JobId>, QueueError> {
+    pub async fn open_jobs(&self, sweep: &SweepId) -> Result<Vec<JobId>, QueueError> {
         let filter = names::sweep_jobs_filter(sweep);
         let found = self.subjects("listing queued jobs", &filter).await?;
         let id = |subject: &String| subject.rsplit('.').next().and_then(JobId::parse);

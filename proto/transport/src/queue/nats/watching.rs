@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::kv;
-use bakeoff_proto::{JobEvent, SweepName, names};
+use bakeoff_proto::{JobEvent, SweepId, SweepName, names};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::sync::{mpsc, watch};
@@ -97,7 +97,7 @@ async fn open_events(
 pub(super) async fn cancellation(
     broker: Broker,
     bucket: kv::Store,
-    sweep: &SweepName,
+    sweep: &SweepId,
 ) -> Result<watch::Receiver<bool>, QueueError> {
     let key = names::control_key(sweep);
     let operation = "watching for a cancellation";
