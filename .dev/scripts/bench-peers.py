@@ -8,7 +8,7 @@
 `bench` prints rows with the fields of `worker bench --json`, as far as they apply: `eager` is what
 `model.generate` does, `compile` a static cache with `torch.compile(mode="reduce-overhead")`.
 `model` writes OUT/config.json, OUT/model*.safetensors and OUT/logits.safetensors (`ids`, and the
-last 64 positions in FP32, `exact`, and in BF16, `rounded`), which `gpu_check peer` reads.
+last 64 positions in FP32, `exact`, and in BF16, `rounded`), which the engine's GPU test `peer` reads.
 """
 import argparse
 import json

@@ -3,8 +3,9 @@
 #
 #   .dev/scripts/gpu-proof.sh BIN OUT [SECONDS]
 #
-# BIN holds `worker`, `gpu_check` and `kernel_check`, built with the features cuda and flash-attn
-# (checks whose program is not there are left out, and named); OUT gets a log and the JSON of each
+# BIN holds `worker`, and the test programs `gpu` of bakeoff-engine and `kernels` of bakeoff-kernels,
+# built with the features cuda and flash-attn (`cargo test --profile gpu --no-run --test gpu --test
+# kernels` names them; those that are not there are left out, and named); OUT gets a log and the JSON of each
 # step, summary.json with all rows and README.md with their table. Steps that would start after
 # SECONDS (default 560) are left out and named. Needs Python with torch and transformers for the
 # peers, and 62 GB of /dev/shm; with A3B_LAYERS=6, so many layers instead of all against
@@ -42,6 +43,19 @@ step() {
 }
 # MODEL=FILE as `worker bench` takes it: the shape without weights.
 shape() { echo "Qwen/$1=$models/$1.json"; }
+# kernels NAME LIMIT_S: the tests of the kernels. gpu NAME LIMIT_S TEST VARIABLE=VALUE...: one of the
+# engine's.
+ignored=(--ignored --nocapture --test-threads=1)
+kernels() { step "check-$1" "$2" "$bin/kernels" "${ignored[@]}"; }
+gpu() {
+  local name=$1 limit=$2 test=$3
+  shift 3
+  if [[ ! -x $bin/gpu ]]; then
+    echo "== check-$name: left out, there is no $bin/gpu"
+    return
+  fi
+  step "check-$name" "$limit" env "$@" "$bin/gpu" "$test" --exact "${ignored[@]}"
+}
 bench() {
   local name=$1 limit=$2
   shift 2
@@ -50,19 +64,20 @@ bench() {
 
 nvidia-smi --format=csv \
   --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit | tee "$out/machine.csv"
-step check-kernels 120 "$bin/kernel_check"
-step check-goldens 90 "$bin/gpu_check" goldens $goldens
-step check-faults 40 "$bin/gpu_check" faults $goldens
+kernels kernels 120
+gpu goldens 90 goldens BAKEOFF_GPU_GOLDENS=$goldens
+gpu faults 40 faults BAKEOFF_GPU_GOLDENS=$goldens
 cat "$out"/check-faults.out 2>/dev/null
 
 for model in tiny-qwen2 tiny-qwen3 tiny-qwen3-moe; do
-  step "check-reference-$model" 40 "$bin/gpu_check" reference "worker/engine/demo-models/$model" 500
+  gpu "reference-$model" 40 reference BAKEOFF_GPU_TOKENS=500 \
+    BAKEOFF_GPU_MODEL="worker/engine/demo-models/$model"
 done
 # A long context: golden models whose limit is raised, which changes nothing else.
 for model in qwen2 qwen3-moe qwen3-yarn-head128; do
   cp -r "$goldens/$model" "$scratch/"
   sed -i -E 's/"max_position_embeddings": [0-9]+/"max_position_embeddings": 32768/' "$scratch/$model/config.json"
-  step "check-reference-long-$model" 60 "$bin/gpu_check" reference "$scratch/$model" 16384
+  gpu "reference-long-$model" 60 reference BAKEOFF_GPU_TOKENS=16384 BAKEOFF_GPU_MODEL="$scratch/$model"
 done
 cat "$out"/check-reference-*.out 2>/dev/null
 
@@ -80,7 +95,8 @@ bench no-graph 40 --model "$(shape Qwen2.5-Coder-7B-Instruct)" --prompt-tokens 1
 # The same weights through transformers and through us; then how fast they load from the page cache.
 step peer-7b 90 python3 .dev/scripts/bench-peers.py model $models/Qwen2.5-Coder-7B-Instruct.json \
   "$scratch/7b"
-step check-peer-7b 60 "$bin/gpu_check" peer "$scratch/7b" "$scratch/7b/logits.safetensors"
+gpu peer-7b 60 peer BAKEOFF_GPU_MODEL="$scratch/7b" \
+  BAKEOFF_GPU_LOGITS="$scratch/7b/logits.safetensors"
 cat "$out"/check-peer-7b.out 2>/dev/null
 # Pages that were just written are slow to read the first time, and that is not what loading costs.
 for _ in 1 2; do cat "$scratch"/7b/*.safetensors >/dev/null; done
@@ -88,11 +104,13 @@ bench load-7b 60 --model Qwen/Qwen2.5-Coder-7B-Instruct="$scratch/7b" --prompt-t
   --repeats 3
 step peer-a3b 240 python3 .dev/scripts/bench-peers.py model $models/Qwen3-30B-A3B.json \
   "$scratch/a3b" --layers "${A3B_LAYERS:-48}"
-step check-peer-a3b 120 "$bin/gpu_check" peer "$scratch/a3b" "$scratch/a3b/logits.safetensors"
+gpu peer-a3b 120 peer BAKEOFF_GPU_MODEL="$scratch/a3b" \
+  BAKEOFF_GPU_LOGITS="$scratch/a3b/logits.safetensors"
 cat "$out"/check-peer-a3b.out 2>/dev/null
 rm -rf "$scratch/a3b"
-step check-long-7b 40 "$bin/gpu_check" long $models/Qwen2.5-Coder-7B-Instruct.json 16384
-step check-long-a3b 40 "$bin/gpu_check" long $models/Qwen3-30B-A3B.json 16384
+gpu long-7b 40 long BAKEOFF_GPU_TOKENS=16384 \
+  BAKEOFF_GPU_MODEL=$models/Qwen2.5-Coder-7B-Instruct.json
+gpu long-a3b 40 long BAKEOFF_GPU_TOKENS=16384 BAKEOFF_GPU_MODEL=$models/Qwen3-30B-A3B.json
 cat "$out"/check-long-*.out 2>/dev/null
 bench stock-7b 90 --model Qwen/Qwen2.5-Coder-7B-Instruct="$scratch/7b" --prompt-tokens 100 \
   --repeats 2 --engine stock

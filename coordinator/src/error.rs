@@ -1,5 +1,6 @@
 //! What can go wrong in a command, by kind and with its source, and the exit code of each kind.
 
+use bakeoff_proto::exit::Exit;
 pub use bakeoff_transport::error::describe as chain;
 use bakeoff_transport::queue::QueueError;
 use bakeoff_transport::store::StoreError;
@@ -83,31 +84,10 @@ pub enum Error {
     Worker(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// What a command ends with, when it does not fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    Success,
-    /// A difference or a condition that the exit code reports; also an interruption.
-    Failure,
-    /// The sweep finished, but some cells failed or were cancelled.
-    FailedCells,
-}
-
-impl Ending {
-    /// The exit code.
-    pub fn code(self) -> u8 {
-        match self {
-            Self::Success => 0,
-            Self::Failure => 1,
-            Self::FailedCells => 3,
-        }
-    }
-}
-
 impl Error {
-    /// The exit code: 2 for what the user can mend, else 1.
-    pub fn code(&self) -> u8 {
-        if self.is_bad_input() { 2 } else { 1 }
+    /// What the program ends with: was it the input, or did we fail?
+    pub fn exit(&self) -> Exit {
+        if self.is_bad_input() { Exit::BadInput } else { Exit::Failure }
     }
 
     fn is_bad_input(&self) -> bool {

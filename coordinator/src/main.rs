@@ -13,11 +13,9 @@ async fn main() -> ExitCode {
     // Without RUST_LOG only warnings show: progress has a display of its own. What the broker's
     // library would log, the queue reports as an error or an event.
     let _logging = logging::start("bakeoff-coordinator", cli.logging, "warn,async_nats=off");
-    match cli.command.execute().await {
-        Ok(ending) => ExitCode::from(ending.code()),
-        Err(error) => {
-            eprintln!("error: {}", error::chain(&error));
-            ExitCode::from(error.code())
-        }
-    }
+    let exit = cli.command.execute().await.unwrap_or_else(|error| {
+        eprintln!("error: {}", error::chain(&error));
+        error.exit()
+    });
+    exit.into()
 }

@@ -113,7 +113,7 @@ fn nothing_is_printed_of_what_could_not_run() {
     let said = refused(&[DEMO, "--template", "-"], "kind: Pod");
     assert!(said.contains("no CronJob bakeoff-coordinator"), "{said}");
     let said = refused(&[DEMO, "--template", "nowhere.yaml"], "");
-    assert!(said.contains("nowhere.yaml: cannot be read"), "{said}");
+    assert!(said.contains("nowhere.yaml cannot be read"), "{said}");
     for wrong in [["--namespace", "A"], ["--rerun", "a-b"], ["--as", "a/b"]] {
         let said = refused(&[DEMO, "--image", IMAGE, wrong[0], wrong[1]], "");
         assert!(said.contains(wrong[1]), "{said}");

@@ -103,7 +103,7 @@ async fn another_plan_under_the_same_name_is_refused_and_says_what_differs() {
     let PublishError::DifferentPlan(different) = &error else { panic!("{error}") };
     assert_eq!(different.differences, ["runs: was 2, now 3"]);
     assert!(!different.only_report_rules);
-    assert_eq!(Error::from(error).code(), 2);
+    assert_eq!(Error::from(error).exit().code(), 2);
 }
 
 /// Two coordinators that freeze a plan agree on its incarnation; after a deletion it is another one,

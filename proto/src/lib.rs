@@ -31,7 +31,6 @@ pub mod telemetry;
 
 pub use attempt::{Attempt, AttemptId, Claim, MAX_FRUITLESS_ATTEMPTS};
 pub use event::{JobEvent, JobPhase};
-pub use exit::Exit;
 pub use failure::{Disposition, Failure, FailureKind};
 pub use job::{Cell, CellId, Incarnation, Job, JobId, SweepId, SweepName};
 pub use record::{FinishReason, Metrics, MetricsRecord};

@@ -98,7 +98,7 @@ enum Task {
     },
     /// Measure and check what only an H100 can show: correctness, speed, loading, peers
     GpuProof {
-        /// Folder with `worker`, `gpu_check` and `kernel_check`, built with cuda and flash-attn
+        /// Folder with `worker` and the tests `gpu` and `kernels`, built with cuda and flash-attn
         bin: PathBuf,
         /// Gets a log and the JSON of each step, and summary.json
         out: PathBuf,

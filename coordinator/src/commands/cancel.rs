@@ -6,8 +6,9 @@ use clap::Args;
 use super::shared;
 use crate::collect::read;
 use crate::connect::Connections;
-use crate::error::{Ending, Error};
+use crate::error::Error;
 use crate::publish;
+use bakeoff_proto::exit::Exit;
 
 /// Drop a sweep's queued jobs and stop those being worked on
 ///
@@ -26,7 +27,7 @@ pub struct CancelArgs {
     json: bool,
 }
 
-pub async fn execute(args: CancelArgs) -> Result<Ending, Error> {
+pub async fn execute(args: CancelArgs) -> Result<Exit, Error> {
     let store = args.connect.store().await?;
     let plan = read::plan(store.objects.as_ref(), &args.name).await?;
     let queue = args.connect.queue().await?;
@@ -34,11 +35,11 @@ pub async fn execute(args: CancelArgs) -> Result<Ending, Error> {
     let cancelled = publish::cancel(queue.as_ref(), store.objects.as_ref(), &plan, now).await?;
     if args.json {
         shared::print_json(&serde_json::json!({"sweep": args.name, "cancelled": cancelled}))?;
-        return Ok(Ending::Success);
+        return Ok(Exit::Success);
     }
     println!("{}: {} cancelled", args.name, shared::count(cancelled, "cell", "cells"));
     if cancelled > 0 {
         println!("take them up again with: coordinator retry {}", args.name);
     }
-    Ok(Ending::Success)
+    Ok(Exit::Success)
 }

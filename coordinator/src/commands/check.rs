@@ -17,8 +17,9 @@ use crate::check::score::count;
 use crate::check::{CheckReport, Verdict};
 use crate::collect::{Collected, Row, read};
 use crate::connect::{OpenStore, StoreOnly};
-use crate::error::{Ending, Error};
+use crate::error::Error;
 use crate::sweep::{self, CheckSettings};
+use bakeoff_proto::exit::Exit;
 
 /// Execute stored outputs in a sandbox: do they compile, import, pass a test?
 ///
@@ -52,7 +53,7 @@ pub struct CheckArgs {
     json: bool,
 }
 
-pub async fn execute(args: CheckArgs) -> Result<Ending, Error> {
+pub async fn execute(args: CheckArgs) -> Result<Exit, Error> {
     let store = args.connect.store().await?;
     let collected = Arc::new(read::collect(store.objects.clone(), &args.name).await?);
     let settings = settings(&args, &collected)?;
@@ -90,7 +91,7 @@ pub async fn execute(args: CheckArgs) -> Result<Ending, Error> {
     }
     drop(running);
     print_summary(&args, &collected, &reports, due.len(), &sandbox)?;
-    Ok(Ending::Success)
+    Ok(Exit::Success)
 }
 
 fn settings(args: &CheckArgs, collected: &Collected) -> Result<CheckSettings, Error> {

@@ -8,9 +8,10 @@ use clap::Args;
 use super::shared;
 use crate::collect::read;
 use crate::connect::{OpenStore, StoreOnly};
-use crate::error::{Ending, Error};
+use crate::error::Error;
 use crate::results;
 use crate::sweep::{self, ReportRules};
+use bakeoff_proto::exit::Exit;
 
 /// Make CSV and report of a sweep from what is in the store
 ///
@@ -37,7 +38,7 @@ pub struct CollectArgs {
     json: bool,
 }
 
-pub async fn execute(args: CollectArgs) -> Result<Ending, Error> {
+pub async fn execute(args: CollectArgs) -> Result<Exit, Error> {
     let store = args.connect.store().await?;
     if args.prune {
         prune(&store, &args.name).await?;
@@ -50,7 +51,7 @@ pub async fn execute(args: CollectArgs) -> Result<Ending, Error> {
 }
 
 /// Collects, stores CSV and report, and prints where they are.
-pub async fn finish(store: &OpenStore, name: &SweepName, json: bool) -> Result<Ending, Error> {
+pub async fn finish(store: &OpenStore, name: &SweepName, json: bool) -> Result<Exit, Error> {
     print_summary(store, name, None, json).await
 }
 
@@ -59,7 +60,7 @@ async fn print_summary(
     name: &SweepName,
     rules: Option<ReportRules>,
     json: bool,
-) -> Result<Ending, Error> {
+) -> Result<Exit, Error> {
     let (collected, outputs) = results::collect_by_rules(&store.objects, name, rules).await?;
     let counts = collected.counts();
     let locations: Vec<_> = outputs.iter().map(|output| store.location(&output.key)).collect();

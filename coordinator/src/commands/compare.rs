@@ -7,7 +7,8 @@ use super::shared;
 use crate::collect::read;
 use crate::compare;
 use crate::connect::StoreOnly;
-use crate::error::{Ending, Error};
+use crate::error::Error;
+use bakeoff_proto::exit::Exit;
 
 /// Compare two sweeps cell by cell; prints markdown for a pull request
 ///
@@ -42,7 +43,7 @@ fn threshold(text: &str) -> Result<f64, String> {
     }
 }
 
-pub async fn execute(args: CompareArgs) -> Result<Ending, Error> {
+pub async fn execute(args: CompareArgs) -> Result<Exit, Error> {
     let store = args.connect.store().await?;
     let a = read::collect(store.objects.clone(), &args.a).await?;
     let b = read::collect(store.objects.clone(), &args.b).await?;
@@ -54,5 +55,5 @@ pub async fn execute(args: CompareArgs) -> Result<Ending, Error> {
     } else {
         print!("{}", compare::render(&comparison));
     }
-    Ok(if comparison.regressed() { Ending::Failure } else { Ending::Success })
+    Ok(if comparison.regressed() { Exit::Failure } else { Exit::Success })
 }

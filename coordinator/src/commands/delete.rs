@@ -10,7 +10,8 @@ use object_store::ObjectStore;
 use super::shared;
 use crate::collect::read;
 use crate::connect::Connections;
-use crate::error::{Ending, Error};
+use crate::error::Error;
+use bakeoff_proto::exit::Exit;
 
 /// Remove a sweep and all its results from the store
 ///
@@ -33,7 +34,7 @@ pub struct DeleteArgs {
     json: bool,
 }
 
-pub async fn execute(args: DeleteArgs) -> Result<Ending, Error> {
+pub async fn execute(args: DeleteArgs) -> Result<Exit, Error> {
     let store = args.connect.store().await?;
     let name = &args.name;
     let keys = read::list(store.objects.as_ref(), name.as_str()).await?;
@@ -62,7 +63,7 @@ pub async fn execute(args: DeleteArgs) -> Result<Ending, Error> {
     let files = keys.len();
     if !args.yes && !confirmed(name, files, &store.location(name.as_str()))? {
         eprintln!("nothing removed");
-        return Ok(Ending::Failure);
+        return Ok(Exit::Failure);
     }
     remove(store.objects.as_ref(), name, keys.into_iter().collect()).await?;
     if args.json {
@@ -70,7 +71,7 @@ pub async fn execute(args: DeleteArgs) -> Result<Ending, Error> {
     } else {
         println!("{name}: {} removed", shared::count(files, "file", "files"));
     }
-    Ok(Ending::Success)
+    Ok(Exit::Success)
 }
 
 /// The plan goes last: whoever is interrupted can delete the rest by the same command.

@@ -8,7 +8,8 @@ use clap::Args;
 use super::shared;
 use crate::collect::read;
 use crate::connect::StoreOnly;
-use crate::error::{Ending, Error};
+use crate::error::Error;
+use bakeoff_proto::exit::Exit;
 
 /// Copy all files of a sweep into a folder
 ///
@@ -32,7 +33,7 @@ pub struct ExportArgs {
     json: bool,
 }
 
-pub async fn execute(args: ExportArgs) -> Result<Ending, Error> {
+pub async fn execute(args: ExportArgs) -> Result<Exit, Error> {
     let store = args.connect.store().await?;
     // Also the check that there is such a sweep.
     read::plan(store.objects.as_ref(), &args.name).await?;
@@ -53,7 +54,7 @@ pub async fn execute(args: ExportArgs) -> Result<Ending, Error> {
     } else {
         println!("{} copied to {}", shared::count(files, "file", "files"), args.dir.display());
     }
-    Ok(Ending::Success)
+    Ok(Exit::Success)
 }
 
 fn write(path: &Path, bytes: &[u8], force: bool) -> Result<(), Error> {

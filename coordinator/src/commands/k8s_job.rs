@@ -9,12 +9,13 @@ use clap::Args;
 use serde_json::Value;
 
 use super::shared;
-use crate::error::{Ending, Error};
+use crate::error::Error;
 use crate::kubernetes::bundle::Bundle;
 use crate::kubernetes::names::{self, Suffix};
 use crate::kubernetes::objects::{self, Identity};
 use crate::kubernetes::template::{Role, Template};
 use crate::plan::{Plan, Revisions};
+use bakeoff_proto::exit::Exit;
 
 /// Print a sweep as the Kubernetes Job that runs it
 ///
@@ -51,11 +52,11 @@ pub struct K8sJobArgs {
     rerun: Option<Suffix>,
 }
 
-pub async fn execute(args: K8sJobArgs) -> Result<Ending, Error> {
+pub async fn execute(args: K8sJobArgs) -> Result<Exit, Error> {
     let objects = objects(&args).await?;
     let text = objects::print(&objects).map_err(|error| Error::Yaml(Box::new(error)))?;
     print!("{text}");
-    Ok(Ending::Success)
+    Ok(Exit::Success)
 }
 
 async fn objects(args: &K8sJobArgs) -> Result<Vec<Value>, Error> {

@@ -20,7 +20,8 @@ use bakeoff_transport::logging::LogArgs;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::error::{Ending, Error};
+use crate::error::Error;
+use bakeoff_proto::exit::Exit;
 
 /// Compares models on code generation: runs a sweep over workers, collects, reports.
 #[derive(Debug, Parser)]
@@ -73,7 +74,7 @@ pub enum Command {
 
 impl Command {
     /// Runs the command.
-    pub async fn execute(self) -> Result<Ending, Error> {
+    pub async fn execute(self) -> Result<Exit, Error> {
         match self {
             Self::Run(args) => run::execute(args).await,
             Self::Plan(args) => plan::execute(args).await,
@@ -92,7 +93,7 @@ impl Command {
             Self::Completions { shell } => {
                 let name = "coordinator";
                 clap_complete::generate(shell, &mut Cli::command(), name, &mut std::io::stdout());
-                Ok(Ending::Success)
+                Ok(Exit::Success)
             }
         }
     }

@@ -10,10 +10,11 @@ use clap::Args;
 use super::shared;
 use crate::collect::read::{self, ReadError};
 use crate::connect::StoreOnly;
-use crate::error::{Ending, Error};
+use crate::error::Error;
 use crate::forecast::{self, Device, Forecast};
 use crate::plan::Plan;
 use crate::publish;
+use bakeoff_proto::exit::Exit;
 
 /// Say what a sweep would run and need, without side effects
 ///
@@ -55,7 +56,7 @@ fn price(text: &str) -> Result<f64, String> {
     }
 }
 
-pub async fn execute(args: PlanArgs) -> Result<Ending, Error> {
+pub async fn execute(args: PlanArgs) -> Result<Exit, Error> {
     let sweep = shared::load_sweep(Some(&args.sweep), args.rename.as_ref())?;
     let store = args.connect.store_if_named().await?;
     let objects = store.as_ref().map(|store| store.objects.as_ref());
@@ -91,10 +92,10 @@ pub async fn execute(args: PlanArgs) -> Result<Ending, Error> {
         .map(|(planned, _)| planned.model_name.as_str())
         .collect();
     if misfits.is_empty() {
-        return Ok(Ending::Success);
+        return Ok(Exit::Success);
     }
     eprintln!("does not fit: {}", misfits.join(", "));
-    Ok(Ending::Failure)
+    Ok(Exit::Failure)
 }
 
 fn json(plan: &Plan, forecast: &Forecast) -> serde_json::Value {

@@ -6,8 +6,9 @@ use clap::Args;
 use super::shared;
 use crate::collect::read;
 use crate::connect::{Connections, QueueArgs};
-use crate::error::{Ending, Error};
+use crate::error::Error;
 use crate::publish::{self, Scope};
+use bakeoff_proto::exit::Exit;
 
 /// Queue the failed and cancelled cells of a sweep again
 ///
@@ -29,7 +30,7 @@ pub struct RetryArgs {
     json: bool,
 }
 
-pub async fn execute(args: RetryArgs) -> Result<Ending, Error> {
+pub async fn execute(args: RetryArgs) -> Result<Exit, Error> {
     let store = args.connect.store().await?;
     let plan = read::plan(store.objects.as_ref(), &args.name).await?;
     let queue = args.connect.queue().await?;
@@ -39,7 +40,7 @@ pub async fn execute(args: RetryArgs) -> Result<Ending, Error> {
             .await?;
     if args.json {
         shared::print_json(&serde_json::json!({"sweep": args.name, "jobs": outcome}))?;
-        return Ok(Ending::Success);
+        return Ok(Exit::Success);
     }
     println!(
         "{}: {} published, {} still queued or being worked on, {} done",
@@ -49,5 +50,5 @@ pub async fn execute(args: RetryArgs) -> Result<Ending, Error> {
         outcome.done
     );
     println!("follow it with: coordinator watch {}", args.name);
-    Ok(Ending::Success)
+    Ok(Exit::Success)
 }

@@ -8,9 +8,10 @@ use clap::Args;
 
 use crate::collect::{Collected, read};
 use crate::connect::{OpenStore, StoreOnly};
-use crate::error::{Ending, Error};
+use crate::error::Error;
 use crate::review::{self, Reviews, push};
 use crate::review_page::{self, notes};
+use bakeoff_proto::exit::Exit;
 
 /// Review the outputs of a sweep without knowing which model made them
 ///
@@ -45,7 +46,7 @@ pub struct ReviewArgs {
     push: bool,
 }
 
-pub async fn execute(args: ReviewArgs) -> Result<Ending, Error> {
+pub async fn execute(args: ReviewArgs) -> Result<Exit, Error> {
     let store = args.connect.store().await?;
     let collected = read::collect(store.objects.clone(), &args.name).await?;
     if collected.outputs.is_empty() {
@@ -66,7 +67,7 @@ pub async fn execute(args: ReviewArgs) -> Result<Ending, Error> {
             "{open} outputs to review in {file}\nthen: coordinator review {} --push",
             args.name
         );
-        return Ok(Ending::Success);
+        return Ok(Exit::Success);
     }
     let listener =
         tokio::net::TcpListener::bind(("127.0.0.1", args.port)).await.map_err(|source| {
@@ -82,7 +83,7 @@ pub async fn execute(args: ReviewArgs) -> Result<Ending, Error> {
         let _ = tokio::signal::ctrl_c().await;
     };
     page.serve(listener, stop).await?;
-    Ok(Ending::Success)
+    Ok(Exit::Success)
 }
 
 /// The local file if there is one, else what is stored, else blanks for this reviewer.
@@ -127,7 +128,7 @@ async fn push_file(
     args: &ReviewArgs,
     store: &OpenStore,
     collected: &Collected,
-) -> Result<Ending, Error> {
+) -> Result<Exit, Error> {
     let origin = args.file.display().to_string();
     let text = std::fs::read_to_string(&args.file).map_err(|source| {
         let what =
@@ -142,5 +143,5 @@ async fn push_file(
         store.location(&key),
         args.name
     );
-    Ok(Ending::Success)
+    Ok(Exit::Success)
 }

@@ -11,10 +11,11 @@ use super::{collect, shared};
 use crate::collect::Counts;
 use crate::collect::read;
 use crate::connect::{Connections, OpenStore, QueueArgs};
-use crate::error::{Ending, Error};
+use crate::error::Error;
 use crate::plan::Plan;
 use crate::publish::{self, Scope};
 use crate::watch::{self, WatchOptions, Watched};
+use bakeoff_proto::exit::Exit;
 
 /// Plan a sweep, run it, and make its report
 ///
@@ -51,7 +52,7 @@ pub struct RunArgs {
     json: bool,
 }
 
-pub async fn execute(args: RunArgs) -> Result<Ending, Error> {
+pub async fn execute(args: RunArgs) -> Result<Exit, Error> {
     let sweep = shared::load_sweep(args.sweep.as_deref(), args.rename.as_ref())?;
     let embedded = !args.connect.has_queue();
     if embedded {
@@ -88,13 +89,13 @@ pub async fn execute(args: RunArgs) -> Result<Ending, Error> {
         Watched::Finished => collect::finish(&store, name, args.json).await,
         Watched::Interrupted if embedded => {
             eprintln!("stopped; what is done is kept. Go on with the same command");
-            Ok(Ending::Failure)
+            Ok(Exit::Failure)
         }
         Watched::Interrupted => {
             eprintln!(
                 "stopped watching; the sweep goes on. Watch it again with: coordinator watch {name}"
             );
-            Ok(Ending::Failure)
+            Ok(Exit::Failure)
         }
     }
 }

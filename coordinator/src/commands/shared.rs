@@ -8,10 +8,11 @@ use object_store::ObjectStore;
 use serde::Serialize;
 
 use crate::collect::Counts;
-use crate::error::{Ending, Error};
+use crate::error::Error;
 use crate::plan::Plan;
 use crate::sweep::{self, Sweep};
 use crate::{hub, publish};
+use bakeoff_proto::exit::Exit;
 
 /// Reads a sweep, or the demo where there is none, under another name if one is given.
 pub fn load_sweep(path: Option<&Path>, rename: Option<&SweepName>) -> Result<Sweep, Error> {
@@ -67,8 +68,8 @@ pub fn print_json(value: &impl Serialize) -> Result<(), Error> {
 }
 
 /// How a finished sweep ends.
-pub fn ending(counts: &Counts) -> Ending {
-    if counts.failed + counts.cancelled > 0 { Ending::FailedCells } else { Ending::Success }
+pub fn ending(counts: &Counts) -> Exit {
+    if counts.failed + counts.cancelled > 0 { Exit::FailedCells } else { Exit::Success }
 }
 
 /// `1 job`, `2 jobs`.

@@ -7,7 +7,8 @@ use object_store::ObjectStore;
 use super::shared;
 use crate::collect::{Counts, read};
 use crate::connect::Connections;
-use crate::error::{Ending, Error};
+use crate::error::Error;
+use bakeoff_proto::exit::Exit;
 
 /// List the sweeps in the store, or the jobs of one
 ///
@@ -27,7 +28,7 @@ pub struct StatusArgs {
     json: bool,
 }
 
-pub async fn execute(args: StatusArgs) -> Result<Ending, Error> {
+pub async fn execute(args: StatusArgs) -> Result<Exit, Error> {
     let store = args.connect.store().await?;
     match &args.name {
         None => list(&args, store.objects.as_ref()).await,
@@ -35,7 +36,7 @@ pub async fn execute(args: StatusArgs) -> Result<Ending, Error> {
     }
 }
 
-async fn list(args: &StatusArgs, store: &dyn ObjectStore) -> Result<Ending, Error> {
+async fn list(args: &StatusArgs, store: &dyn ObjectStore) -> Result<Exit, Error> {
     let mut sweeps = Vec::new();
     for name in read::sweeps(store).await? {
         let plan = read::plan(store, &name).await?;
@@ -55,14 +56,10 @@ async fn list(args: &StatusArgs, store: &dyn ObjectStore) -> Result<Ending, Erro
             println!("{name}  {counts}");
         }
     }
-    Ok(Ending::Success)
+    Ok(Exit::Success)
 }
 
-async fn one(
-    args: &StatusArgs,
-    store: &dyn ObjectStore,
-    name: &SweepName,
-) -> Result<Ending, Error> {
+async fn one(args: &StatusArgs, store: &dyn ObjectStore, name: &SweepName) -> Result<Exit, Error> {
     let plan = read::plan(store, name).await?;
     let statuses = read::statuses(store, &plan).await?;
     let counts = Counts::of(statuses.iter().copied());
@@ -99,7 +96,7 @@ async fn one(
         shared::print_json(&serde_json::json!({
             "sweep": name, "counts": counts, "jobs": list, "queue": queue,
         }))?;
-        return Ok(Ending::Success);
+        return Ok(Exit::Success);
     }
     println!("{name}: {counts}");
     for (planned, counts, in_queue) in jobs {
@@ -112,5 +109,5 @@ async fn one(
             stats.pending, stats.in_flight, stats.waiting_workers
         );
     }
-    Ok(Ending::Success)
+    Ok(Exit::Success)
 }

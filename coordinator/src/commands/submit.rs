@@ -7,8 +7,9 @@ use clap::Args;
 
 use super::shared;
 use crate::connect::{Connections, QueueArgs};
-use crate::error::{Ending, Error};
+use crate::error::Error;
 use crate::publish::{self, Frozen, Scope};
+use bakeoff_proto::exit::Exit;
 
 /// Put a sweep's jobs on the queue, and return
 ///
@@ -34,7 +35,7 @@ pub struct SubmitArgs {
     json: bool,
 }
 
-pub async fn execute(args: SubmitArgs) -> Result<Ending, Error> {
+pub async fn execute(args: SubmitArgs) -> Result<Exit, Error> {
     let sweep = shared::load_sweep(Some(&args.sweep), args.rename.as_ref())?;
     let store = args.connect.store().await?;
     let (mut plan, notes) = shared::make_plan(sweep, Some(store.objects.as_ref())).await?;
@@ -52,7 +53,7 @@ pub async fn execute(args: SubmitArgs) -> Result<Ending, Error> {
             "sweep": name, "resumed": frozen == Frozen::Resumed,
             "cells": plan.cell_count(), "jobs": outcome,
         }))?;
-        return Ok(Ending::Success);
+        return Ok(Exit::Success);
     }
     let state = if frozen == Frozen::New { "new" } else { "resumed" };
     println!(
@@ -69,5 +70,5 @@ pub async fn execute(args: SubmitArgs) -> Result<Ending, Error> {
         println!("take the failed ones up again with: coordinator retry {name}");
     }
     println!("follow it with: coordinator watch {name}");
-    Ok(Ending::Success)
+    Ok(Exit::Success)
 }

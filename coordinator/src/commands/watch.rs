@@ -6,8 +6,9 @@ use clap::Args;
 use super::{collect, shared};
 use crate::collect::read;
 use crate::connect::Connections;
-use crate::error::{Ending, Error};
+use crate::error::Error;
 use crate::watch::{self, WatchOptions, Watched};
+use bakeoff_proto::exit::Exit;
 
 /// Show a sweep's progress until it has ended, then collect it
 ///
@@ -27,7 +28,7 @@ pub struct WatchArgs {
     json: bool,
 }
 
-pub async fn execute(args: WatchArgs) -> Result<Ending, Error> {
+pub async fn execute(args: WatchArgs) -> Result<Exit, Error> {
     let store = args.connect.store().await?;
     let plan = read::plan(store.objects.as_ref(), &args.name).await?;
     let queue = args.connect.queue().await?;
@@ -40,7 +41,7 @@ pub async fn execute(args: WatchArgs) -> Result<Ending, Error> {
                 "stopped watching; the sweep goes on. Watch it again with: coordinator watch {}",
                 args.name
             );
-            Ok(Ending::Failure)
+            Ok(Exit::Failure)
         }
     }
 }
