@@ -262,6 +262,17 @@ fn a_bad_rubric_is_refused_with_its_item_and_position() {
     assert!(planned.status.success(), "{}", text(&planned.stderr));
 }
 
+#[test]
+fn a_folder_that_is_no_sweep_is_not_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("src/main.rs");
+    std::fs::create_dir(folder.path().join("src")).unwrap();
+    std::fs::write(&source, "fn main() {}").unwrap();
+    let message = refused(folder.path(), &["delete", "src", "--store", ".", "--yes"]);
+    assert!(message.contains("src/sweep.json"), "{message}");
+    assert!(source.exists());
+}
+
 #[tokio::test]
 async fn collect_export_and_delete_work_from_the_store_alone() {
     let folder = tempfile::tempdir().unwrap();

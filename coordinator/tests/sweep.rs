@@ -271,6 +271,35 @@ async fn a_job_that_the_queue_lost_is_published_again_while_watching() {
     assert_eq!(watched, Watched::Finished);
 }
 
+/// A retry is at work: every cell has a record or an older failure, none is pending, and markdown
+/// lies there whose record comes in a moment.
+#[tokio::test]
+async fn markdown_of_a_cell_that_is_tried_again_is_no_orphan_until_the_cell_has_a_record() {
+    let bench = Bench::new();
+    bench.freeze().await;
+    let name = &bench.plan.sweep.name;
+    let job = &bench.plan.jobs[0].job;
+    let (retried, rest) = job.cells.split_first().unwrap();
+    common::fail(bench.objects.as_ref(), job, retried, "failed at first").await;
+    for cell in rest {
+        common::finish(bench.objects.as_ref(), job, cell).await;
+    }
+    for planned in &bench.plan.jobs[1..] {
+        for cell in &planned.job.cells {
+            common::finish(bench.objects.as_ref(), &planned.job, cell).await;
+        }
+    }
+    let document = format!("{name}/{}__20260101_000000.md", retried.file_stem);
+    store::write(bench.objects.as_ref(), &document, "x".into()).await.unwrap();
+    let collected = read::collect(bench.objects.clone(), name).await.unwrap();
+    assert_eq!(collected.counts().pending, 0);
+    assert_eq!(collected.orphans, Vec::<String>::new());
+    // The record names another one: that file lost a race.
+    common::finish(bench.objects.as_ref(), job, retried).await;
+    let collected = read::collect(bench.objects.clone(), name).await.unwrap();
+    assert_eq!(collected.orphans, [document]);
+}
+
 #[tokio::test]
 async fn what_no_record_names_is_an_orphan_and_damage_is_reported() {
     let bench = Bench::new();

@@ -43,6 +43,14 @@ pub async fn execute(args: DeleteArgs) -> Result<Exit, Error> {
         // Fails, and says which sweeps there are.
         read::plan(store.objects.as_ref(), name).await?;
     }
+    let plan_key = names::plan_key(name);
+    if !keys.contains(&plan_key) {
+        return Err(Error::Input(format!(
+            "`{name}` is not a sweep: there is no {}, so nothing was removed; check the name and \
+             --store",
+            store.location(&plan_key)
+        )));
+    }
     if args.connect.has_queue() {
         let plan = read::plan(store.objects.as_ref(), name).await?;
         let open = args.connect.queue().await?.open_jobs(&plan.sweep_id()).await?.len();
