@@ -207,8 +207,8 @@ async fn a_sweep_of_this_machine_needs_neither_store_nor_broker() {
     let args = StoreArgs { store: Some(place), ..StoreArgs::default() };
     let objects = store::open(&args).await.unwrap();
     let sweep = bakeoff_coordinator::sweep::parse(text_of_sweep, "s.toml", folder.path()).unwrap();
-    let plan = Plan::build(sweep, Revisions::new()).unwrap();
-    publish::freeze(objects.as_ref(), &plan).await.unwrap();
+    let mut plan = Plan::build(sweep, Revisions::new()).unwrap();
+    publish::freeze(objects.as_ref(), &mut plan).await.unwrap();
     let run = |args: &[&str]| coordinator(folder.path(), args);
 
     let unwatched = refused(folder.path(), &["watch", "s"]);
